@@ -1,0 +1,1 @@
+"""The config tree of a run: schema, presets, loading with overrides, checks."""

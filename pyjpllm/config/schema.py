@@ -1,0 +1,227 @@
+"""The one config tree: every field a user can write, its type, range, default and meaning.
+
+docs/configuration.md is generated from this file; a field's docstring is its entry there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the config: unknown keys are errors, values are never coerced, instances never change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class RopeScaling(Section):
+    """How rotary frequencies are stretched beyond the length the model was trained on."""
+
+    kind: Literal["linear", "llama3"]
+    """`linear` divides every frequency by `factor`; `llama3` divides only the low ones (Llama 3.1)."""
+    factor: PositiveFloat
+    """How many times longer the context gets."""
+    low_freq_factor: PositiveFloat = 1.0
+    """`llama3`: wavelengths above `original_max_position / low_freq_factor` are divided by `factor`."""
+    high_freq_factor: PositiveFloat = 4.0
+    """`llama3`: wavelengths below `original_max_position / high_freq_factor` are kept."""
+    original_max_position: Positive = 8192
+    """`llama3`: the context length before stretching."""
+
+
+class ModelConfig(Section):
+    """`[model]`: the shape of the transformer (Llama family). A preset fills what is not written."""
+
+    preset: str | None = None
+    """Name of a preset (`jpllm train --presets` lists them); fields written beside it win."""
+    init_from: str | None = None
+    """A Hugging Face folder to start from: sizes come from its `config.json`, weights from its safetensors."""
+    hidden_size: Positive
+    """Width of the residual stream, D."""
+    num_layers: Positive
+    """Number of transformer blocks."""
+    num_heads: Positive
+    """Query heads, H."""
+    num_kv_heads: Positive
+    """Key and value heads, K; divides `num_heads`. Equal to `num_heads` for plain multi-head attention."""
+    head_dim: Annotated[int, Field(gt=0, multiple_of=2)]
+    """Width of a head; usually `hidden_size / num_heads`."""
+    intermediate_size: Positive
+    """Width of the SwiGLU feed-forward, F."""
+    vocab_size: NonNegative = 0
+    """Rows of the embedding, V. 0 takes the tokenizer's size."""
+    max_position: Positive = 4096
+    """Longest sequence the model is meant for (`max_position_embeddings`)."""
+    rope_theta: PositiveFloat = 500000.0
+    """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """Stretching of the rotary frequencies; a table of its own."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square in RMSNorm."""
+    tie_embeddings: bool = False
+    """The output head shares the embedding's weights."""
+    qkv_bias: bool = False
+    """Biases on the query, key and value projections, as Qwen2 has them."""
+    out_bias: bool = False
+    """A bias on the attention's output projection (Llama's `attention_bias` sets this and `qkv_bias`)."""
+    mlp_bias: bool = False
+    """Biases on the feed-forward's projections."""
+    qk_norm: bool = False
+    """RMSNorm over each head of queries and keys before the rotation, as Qwen3 has it."""
+    sliding_window: Positive | None = None
+    """Attend to at most this many last positions, as Mistral 7B v0.1 does; none by default."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; outputs of blocks are scaled by 1/sqrt(2 num_layers)."""
+
+
+class Corpus(Section):
+    """One corpus of a blend."""
+
+    path: str
+    """Prefix of the token files: `PATH.bin` and `PATH.idx`."""
+    weight: PositiveFloat = 1.0
+    """Share of the samples drawn from it, relative to the other corpora's weights."""
+
+
+class DataConfig(Section):
+    """`[data]`: what the model is trained and validated on."""
+
+    train: list[Corpus] = Field(min_length=1)
+    """Corpora of the training blend: `[{path = "tokens/web", weight = 9}, {path = "tokens/wiki", weight = 1}]`."""
+    valid: list[Corpus] = Field(default_factory=list)
+    """Held-out corpora; none switches the evaluation during training off."""
+    tokenizer: str
+    """Folder that holds `tokenizer.model` (sentencepiece), or that file."""
+    sequence_length: Positive = 2048
+    """Tokens of one training sequence, S."""
+    document_mask: bool = True
+    """Tokens attend only within their own document, and positions start anew with each document."""
+
+
+class PrecisionConfig(Section):
+    """`[precision]`: number formats. Master weights, optimizer state and gradient sums are FP32 (FP64 for `fp64`)."""
+
+    dtype: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """Type of weights and activations in the model."""
+
+
+class ParallelConfig(Section):
+    """`[parallel]`: how ranks share the work. `data * tensor` is the number of ranks."""
+
+    backend: Literal["auto", "mpi4py", "gloo", "nccl"] = "auto"
+    """Engine of the collectives; `auto` is `mpi4py` on CPU and `nccl` on GPU."""
+    data: Annotated[int, Field(ge=-1)] = -1
+    """Data-parallel replicas; -1 takes all the ranks that `tensor` leaves."""
+    tensor: Positive = 1
+    """Ranks that share each weight matrix (Megatron's tensor parallelism); keep it inside a node."""
+    sequence: bool = False
+    """With `tensor` > 1: norms and residuals are split along the sequence (Megatron's sequence parallelism)."""
+    bucket_mib: PositiveFloat = 25.0
+    """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on."""
+    deterministic: bool = False
+    """Sum FP32 in rank order, so that bits do not depend on the MPI library's choice of algorithm."""
+    timeout: PositiveFloat = 1800.0
+    """Seconds after which a collective that did not end is reported and the job is ended."""
+
+
+class OptimizerConfig(Section):
+    """`[optimizer]`: AdamW with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    lr: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0, lt=1e-6)] = 1e-8
+    """Added to the root of the second moment. 1e-6 and more has cost whole runs and is refused."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay, on matrices only: norms and biases have none."""
+    clip_grad_norm: NonNegativeFloat = 1.0
+    """Gradients are scaled down to this global norm; 0 switches clipping off."""
+
+
+class ScheduleConfig(Section):
+    """`[schedule]`: learning rate over the steps."""
+
+    kind: Literal["wsd", "cosine", "constant"] = "wsd"
+    """`wsd` warms up, stays, decays with 1 - sqrt; `cosine` decays from the peak; `constant` stays."""
+    warmup_steps: NonNegative = 0
+    """Steps of linear warm-up."""
+    decay_fraction: Fraction = 0.1
+    """`wsd`: the last part of the steps in which the rate decays."""
+    min_lr_ratio: Fraction = 0.0
+    """The last rate, as a part of the peak."""
+
+
+class TrainConfig(Section):
+    """`[train]`: the length and the shape of the run."""
+
+    steps: Positive
+    """Optimizer steps."""
+    global_batch: Positive = 512
+    """Sequences of one optimizer step, over all ranks."""
+    micro_batch: Positive = 1
+    """Sequences that one rank computes at a time; `global_batch` is a multiple of `micro_batch` x data-parallel ranks."""
+    seed: NonNegative = 1234
+    """Seed of the initial weights and of the data order."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+    kernels: Literal["torch", "native", "reference"] = "torch"
+    """Backend of the operations: ATen, this project's own kernels, or NumPy (slow, for checks)."""
+    activation_checkpointing: Literal["none", "full"] = "none"
+    """`full` keeps only each block's input and computes the block again in backward."""
+    z_loss: NonNegativeFloat = 0.0
+    """Weight of the squared log-partition of the logits; logged apart from the loss."""
+    eval_interval: NonNegative = 0
+    """Steps between evaluations on `data.valid`; 0 evaluates only at the end."""
+    eval_batches: Positive = 16
+    """Global batches of one evaluation."""
+    max_skipped_steps: Positive = 20
+    """Steps in a row whose loss or gradient is not finite before the run is ended."""
+
+
+class CheckpointConfig(Section):
+    """`[checkpoint]`: what is saved and what is kept."""
+
+    interval: NonNegative = 1000
+    """Steps between checkpoints; the last step is always saved. 0 saves only there."""
+    keep_last: Positive = 2
+    """This many newest checkpoints are kept."""
+    keep_every: NonNegative = 0
+    """Checkpoints of steps divisible by this are kept for good; 0 keeps none."""
+
+
+class LogConfig(Section):
+    """`[log]`: what is written while the run goes."""
+
+    interval: Positive = 10
+    """Steps between lines in a log that is no terminal; `metrics.jsonl` has every step."""
+    tensorboard: bool = True
+    """Write TensorBoard events into the run folder."""
+    sample_prompts: list[str] = Field(default_factory=list)
+    """Beginnings of text that the model continues at each evaluation, for the report."""
+    sample_tokens: Positive = 64
+    """Length of such a continuation."""
+
+
+class Config(Section):
+    """The whole config of a run, resolved: presets filled in, sizes checked."""
+
+    model: ModelConfig
+    data: DataConfig
+    precision: PrecisionConfig = Field(default_factory=PrecisionConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    train: TrainConfig
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
