@@ -170,7 +170,7 @@ class TrainConfig(Section):
     global_batch: Positive = 512
     """Sequences of one optimizer step, over all ranks."""
     micro_batch: Positive = 1
-    """Sequences that one rank computes at a time; `global_batch` is a multiple of `micro_batch` x data-parallel ranks."""
+    """Sequences that one rank computes at a time; times the data-parallel ranks it divides `global_batch`."""
     seed: NonNegative = 1234
     """Seed of the initial weights and of the data order."""
     device: Literal["cpu", "cuda"] = "cpu"
