@@ -1,0 +1,33 @@
+"""How ranks share a model: data, tensor and sequence parallelism, on flat parameters."""
+
+from pyjpllm.parallel.layout import HeadRanges, Layout, head_ranges, layout_of, set_layout, split_range, split_sizes
+from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
+from pyjpllm.parallel.tensor import (
+    ColumnParallelLinear,
+    RMSNorm,
+    RowParallelLinear,
+    TensorParallel,
+    VocabParallelEmbedding,
+    vocab_parallel_cross_entropy,
+    vocab_parallel_logits,
+)
+
+__all__ = [
+    "ColumnParallelLinear",
+    "HeadRanges",
+    "Layout",
+    "RMSNorm",
+    "RowParallelLinear",
+    "TensorParallel",
+    "VocabParallelEmbedding",
+    "gather_vocabulary",
+    "head_ranges",
+    "layout_of",
+    "set_layout",
+    "split_range",
+    "split_sizes",
+    "tp_input",
+    "tp_output",
+    "vocab_parallel_cross_entropy",
+    "vocab_parallel_logits",
+]

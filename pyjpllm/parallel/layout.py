@@ -1,0 +1,152 @@
+"""Which piece of a parameter a rank holds, and how heads and rows are dealt out over tensor-parallel ranks.
+
+H query heads, K key and value heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import distributed as dist
+
+from pyjpllm.errors import UserError
+
+if TYPE_CHECKING:
+    from pyjpllm.parallel.tensor import TensorParallel
+
+_ATTRIBUTE = "_pyjpllm_layout"
+
+
+def split_range(n: int, parts: int, index: int) -> tuple[int, int]:
+    """The ``index``-th of ``parts`` contiguous ranges that cover ``range(n)``.
+
+    The first ``n % parts`` ranges are one longer than the others; with ``n < parts`` the last ranges are empty.
+    """
+    if n < 0 or not 0 <= index < parts:
+        raise ValueError(f"no part {index} of {parts} of a range of {n}")
+    base, extra = divmod(n, parts)
+    start = index * base + min(index, extra)
+    return start, start + base + (index < extra)
+
+
+def split_sizes(n: int, parts: int) -> list[int]:
+    """The lengths of all the ranges of :func:`split_range`."""
+    base, extra = divmod(n, parts)
+    return [base + (index < extra) for index in range(parts)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The piece of a global parameter that this rank holds.
+
+    Attributes:
+        global_shape: the shape of the whole parameter.
+        slices: one ``(start, stop)`` a dimension: the piece is ``whole[start_0:stop_0, start_1:stop_1, ...]``.
+        copies: how many ranks of the tensor-parallel group hold this very piece.
+        grad_group: the ranks whose gradients of this piece are parts of its gradient and must be summed before use;
+            None when each rank's own gradient is already the whole.
+    """
+
+    global_shape: tuple[int, ...]
+    slices: tuple[tuple[int, int], ...]
+    copies: int = 1
+    grad_group: dist.ProcessGroup | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.slices) != len(self.global_shape) or any(
+            not 0 <= start <= stop <= size for (start, stop), size in zip(self.slices, self.global_shape, strict=False)
+        ):
+            raise ValueError(f"slices {self.slices} do not lie in a tensor of shape {self.global_shape}")
+        if self.copies < 1:
+            raise ValueError(f"copies is {self.copies}, at least 1 rank holds a piece")
+
+    @classmethod
+    def whole(cls, shape: Sequence[int], *, copies: int = 1, grad_group: dist.ProcessGroup | None = None) -> Layout:
+        """The layout of a parameter that is not split."""
+        return cls(tuple(shape), tuple((0, size) for size in shape), copies, grad_group)
+
+    @classmethod
+    def split(
+        cls,
+        shape: Sequence[int],
+        dim: int,
+        piece: tuple[int, int],
+        *,
+        copies: int = 1,
+        grad_group: dist.ProcessGroup | None = None,
+    ) -> Layout:
+        """The layout of rows ``piece`` of dimension ``dim``, all of the others."""
+        slices = tuple(piece if axis == dim else (0, size) for axis, size in enumerate(shape))
+        return cls(tuple(shape), slices, copies, grad_group)
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        """The shape of the piece."""
+        return tuple(stop - start for start, stop in self.slices)
+
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """The piece as an index: ``whole[layout.index]``."""
+        return tuple(slice(start, stop) for start, stop in self.slices)
+
+
+def set_layout(param: torch.Tensor, layout: Layout) -> None:
+    """Attach ``layout`` to a parameter; its shape must be the piece's."""
+    if tuple(param.shape) != layout.local_shape:
+        raise ValueError(f"a parameter of shape {tuple(param.shape)} is no piece of shape {layout.local_shape}")
+    setattr(param, _ATTRIBUTE, layout)
+
+
+def layout_of(param: torch.Tensor) -> Layout:
+    """The layout attached to ``param``; a parameter without one is whole and held once."""
+    layout: Layout | None = getattr(param, _ATTRIBUTE, None)
+    return Layout.whole(param.shape) if layout is None else layout
+
+
+class HeadRanges(NamedTuple):
+    """The heads of one tensor-parallel rank: query heads ``q``, kv heads ``kv``, each held by ``kv_copies`` ranks."""
+
+    q: tuple[int, int]
+    kv: tuple[int, int]
+    kv_copies: int
+
+
+def head_ranges(num_heads: int, num_kv_heads: int, tp: TensorParallel) -> HeadRanges:
+    """Deal attention heads out over the ranks of ``tp``.
+
+    With at least as many kv heads as ranks, kv heads are split as evenly as they go and query heads follow their kv
+    head (Ainslie et al., 2023: query heads ``j*H/K .. (j+1)*H/K`` share kv head ``j``). With fewer, each kv head is
+    held by ``tp.size/K`` ranks, which share its query heads evenly.
+
+    Raises:
+        UserError: the heads cannot be dealt out over that many ranks.
+    """
+    if num_heads % num_kv_heads:
+        raise UserError(
+            f"model.num_heads = {num_heads} is no multiple of model.num_kv_heads = {num_kv_heads}: "
+            "each kv head serves equally many query heads"
+        )
+    per_kv = num_heads // num_kv_heads
+    size, rank = tp.size, tp.rank
+    if size <= num_kv_heads:
+        kv = split_range(num_kv_heads, size, rank)
+        return HeadRanges((kv[0] * per_kv, kv[1] * per_kv), kv, 1)
+    copies, rest = divmod(size, num_kv_heads)
+    if rest or per_kv % copies:
+        fitting = [
+            parts
+            for parts in range(1, num_heads + 1)
+            if parts <= num_kv_heads or (parts % num_kv_heads == 0 and per_kv % (parts // num_kv_heads) == 0)
+        ]
+        best = min(fitting, key=lambda parts: (abs(parts - size), parts))
+        raise UserError(
+            f"parallel.tensor = {size} cannot share model.num_heads = {num_heads} and "
+            f"model.num_kv_heads = {num_kv_heads}; the nearest that can is {best}"
+        )
+    head, replica = divmod(rank, copies)
+    mine = per_kv // copies
+    first = head * per_kv + replica * mine
+    return HeadRanges((first, first + mine), (head, head + 1), copies)
