@@ -1,0 +1,176 @@
+"""The operations: one function each, checked here, computed by the current backend.
+
+Letters: B batch, S queries, T keys, H query heads, K key/value heads, D width (of a head, or of the model), I inputs,
+O outputs, N tokens, V vocabulary, E experts. 16-bit inputs are summed in FP32 inside norms, softmax and log-sum-exp;
+FP64 inputs are FP64 throughout.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pyjpllm.ops.registry import operation
+from pyjpllm.ops.types import CrossEntropy, RopeScaling
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``: x [..., I], weight [O, I], bias [O] -> [..., O]."""
+    return cast(Tensor, operation("linear")(x, weight, bias))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``weight * x / sqrt(mean(x ** 2) + eps)`` over the last dimension: x [..., D], weight [D] -> [..., D].
+
+    Zhang and Sennrich, 2019, arXiv:1910.07467.
+    """
+    return cast(Tensor, operation("rms_norm")(x, weight, eps))
+
+
+def attention(
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    *,
+    causal: bool = True,
+    document_ids_BS: Tensor | None = None,
+    key_document_ids_BT: Tensor | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Softmax attention with grouped heads: q [B, S, H, D], k and v [B, T, K, D] -> [B, S, H, D].
+
+    H is a multiple of K; query head h reads key head ``h // (H / K)``. T >= S, and the queries are the last S
+    positions of T, as with a key-value cache. ``causal`` hides later keys; ``window`` shows only the last ``window``
+    positions, the query's own included (and with ``causal=False`` as many after it). With document ids a query sees
+    only keys of its own document; the keys' ids default to the queries'. A query that sees no key gives zeros.
+    ``scale`` defaults to ``1 / sqrt(D)``. Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023,
+    arXiv:2305.13245.
+    """
+    batch, queries, heads, dim = q_BSHD.shape
+    keys, kv_heads = k_BTKD.shape[1], k_BTKD.shape[2]
+    if k_BTKD.shape != v_BTKD.shape or k_BTKD.shape[0] != batch or k_BTKD.shape[3] != dim or heads % kv_heads:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (q_BSHD, k_BTKD, v_BTKD))
+        raise ValueError(f"attention: q [B,S,H,D], k and v [B,T,K,D] with H a multiple of K are needed, got {shapes}")
+    if keys < queries:
+        raise ValueError(f"attention: {queries} queries are the last positions of only {keys} keys")
+    if window is not None and window < 1:
+        raise ValueError(f"attention: window must be at least 1, got {window}")
+    if document_ids_BS is None and key_document_ids_BT is not None:
+        raise ValueError("attention: key_document_ids_BT is given without document_ids_BS")
+    if document_ids_BS is not None and key_document_ids_BT is None:
+        if keys != queries:
+            raise ValueError("attention: with more keys than queries key_document_ids_BT must be given too")
+        key_document_ids_BT = document_ids_BS
+    return cast(
+        Tensor,
+        operation("attention")(
+            q_BSHD,
+            k_BTKD,
+            v_BTKD,
+            causal=causal,
+            document_ids_BS=document_ids_BS,
+            key_document_ids_BT=key_document_ids_BT,
+            scale=dim**-0.5 if scale is None else scale,
+            window=window,
+        ),
+    )
+
+
+def rotary(
+    q: Tensor, k: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rotate q [B, S, H, D] and k [B, S, K, D] by their positions [B, S] (int64); same shapes out.
+
+    Channel i is paired with channel i + D/2 (the rotate-half convention of Hugging Face's Llama). Angles are FP32,
+    FP64 for FP64 inputs; see `pyjpllm.ops.rope` for the frequencies. Su et al., 2021, arXiv:2104.09864.
+    """
+    return cast("tuple[Tensor, Tensor]", operation("rotary")(q, k, positions, theta, scaling))
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """``silu(gate) * up``, elementwise. Shazeer, 2020, arXiv:2002.05202."""
+    return cast(Tensor, operation("swiglu")(gate, up))
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    """Rows of weight [V, D] by ids [...] (int64, within [0, V)) -> [..., D]. Gradients are summed in FP32 or FP64."""
+    return cast(Tensor, operation("embedding")(ids, weight))
+
+
+def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the logits ``hidden @ weight.T``: (log-sum-exp [N], logit of the target [N]), without holding all logits.
+
+    A target outside [0, V) gives a target logit of 0 (a rank that holds a part of the vocabulary passes local ids).
+    Both outputs are FP32 (FP64 for FP64 inputs) and differentiable in hidden and weight.
+    """
+    return cast("tuple[Tensor, Tensor]", operation("linear_logsumexp")(hidden_ND, weight_VD, targets_N))
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, z_loss: float = 0.0, ignore_index: int = -100
+) -> CrossEntropy:
+    """Cross-entropy of the logits ``hidden @ weight.T`` summed over the tokens whose target is not ``ignore_index``.
+
+    hidden [N, D], weight [V, D], targets [N] int64. ``z_loss`` is the weight of the squared log-partition (Chowdhery
+    et al., 2022, arXiv:2204.02311). Made of `linear_logsumexp`.
+    """
+    lse_N, target_logit_N = linear_logsumexp(hidden, weight, targets)
+    return combine_cross_entropy(lse_N, target_logit_N, targets != ignore_index, z_loss)
+
+
+def combine_cross_entropy(lse_N: Tensor, target_logit_N: Tensor, valid_N: Tensor, z_loss: float) -> CrossEntropy:
+    """The sums of `CrossEntropy` from the log-sum-exp and target logit of each token and which tokens count."""
+    zero = lse_N.new_zeros(())
+    loss = torch.where(valid_N, lse_N - target_logit_N, zero).sum()
+    penalty = z_loss * torch.where(valid_N, lse_N, zero).square().sum() if z_loss else zero
+    return CrossEntropy(loss, penalty, valid_N.sum())
+
+
+def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    """A linear layer per expert: x [N, I] sorted by expert, weights [E, O, I], group sizes [E] (int64) -> [N, O].
+
+    The first ``group_sizes[0]`` rows go through ``weights[0]``, and so on; the sizes add up to N, zeros are allowed.
+    """
+    return cast(Tensor, operation("grouped_linear")(x_ND, weights_EOI, group_sizes_E))
+
+
+def adamw_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    grad_scale: float = 1.0,
+    model_param: Tensor | None = None,
+) -> None:
+    """One AdamW step in place on flat buffers of one length, FP32 or FP64 (Loshchilov and Hutter, arXiv:1711.05101).
+
+    ``g = grad_scale * grad``; ``m = beta1 m + (1 - beta1) g``; ``v = beta2 v + (1 - beta2) g ** 2``;
+    ``p = (1 - lr weight_decay) p - lr (m / (1 - beta1 ** step)) / (sqrt(v / (1 - beta2 ** step)) + eps)``.
+    ``step`` counts from 1. ``grad`` is left as it was. ``model_param`` (16-bit, say) is written with the new ``p``.
+    """
+    if step < 1:
+        raise ValueError(f"adamw_step: step counts from 1, got {step}")
+    operation("adamw_step")(
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        lr=lr,
+        beta1=beta1,
+        beta2=beta2,
+        eps=eps,
+        weight_decay=weight_decay,
+        step=step,
+        grad_scale=grad_scale,
+        model_param=model_param,
+    )

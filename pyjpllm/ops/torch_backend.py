@@ -1,0 +1,192 @@
+"""The `torch` backend: ATen on CPU, CUDA and meta. Nothing here reads a tensor's values in Python.
+
+Letters as in `pyjpllm.ops.api`. The autograd functions keep only their inputs and compute the rest again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pyjpllm.ops.memo import TensorMemo
+from pyjpllm.ops.rope import inverse_frequencies
+from pyjpllm.ops.torch_attention import attention
+from pyjpllm.ops.torch_experts import grouped_linear
+from pyjpllm.ops.torch_loss import linear_logsumexp
+from pyjpllm.ops.types import RopeScaling
+
+__all__ = [
+    "adamw_step",
+    "attention",
+    "embedding",
+    "grouped_linear",
+    "linear",
+    "linear_logsumexp",
+    "rms_norm",
+    "rotary",
+    "swiglu",
+]
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that sums are made in: FP64 for FP64, else FP32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = x.to(accumulation_dtype(x.dtype))
+        scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        normed = x.to(scale.dtype) * scale
+        grad = grad.to(scale.dtype)
+        grad_weight = torch.linalg.vecdot(grad.flatten(0, -2), normed.flatten(0, -2), dim=0)
+        grad = grad * weight
+        projection = torch.linalg.vecdot(grad, normed, dim=-1).div_(x.shape[-1]).unsqueeze(-1)
+        grad_x = grad.addcmul_(normed, projection, value=-1).mul_(scale)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    result: Tensor = _RMSNorm.apply(x, weight, eps)
+    return result
+
+
+_angles = TensorMemo()
+
+
+def _cos_sin(
+    positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every angle, [..., 1, head_dim / 2]: made once for the layers that share ``positions``."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        frequencies_d = inverse_frequencies(head_dim, theta, scaling, dtype, positions.device)
+        angles = (positions.unsqueeze(-1).to(dtype) * frequencies_d).unsqueeze(-2)
+        return angles.cos(), angles.sin()
+
+    key = (head_dim, theta, scaling, dtype)
+    pair: tuple[Tensor, Tensor] = _angles.get(positions, key, make)
+    return pair
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.to(cos.dtype).chunk(2, dim=-1)
+    out = torch.empty(x.shape, dtype=cos.dtype, device=x.device)
+    out_first, out_second = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
+    return out.to(x.dtype)
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad, cos, -sin), None, None
+
+
+def rotary(
+    q: Tensor, k: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
+    cos, sin = _cos_sin(positions, q.shape[-1], theta, scaling, accumulation_dtype(q.dtype))
+    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        return grad_gate, F.silu(gate).mul_(grad)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    result: Tensor = _SwiGLU.apply(gate, up)
+    return result
+
+
+class _WideEmbedding(torch.autograd.Function):
+    """Rows of a 16-bit table, with the gradients of a row that is read many times summed in FP32."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.rows, ctx.dtype = weight.shape[0], weight.dtype
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (ids,) = ctx.saved_tensors
+        total = torch.ops.aten.embedding_dense_backward(grad.float(), ids, ctx.rows, -1, False)
+        return None, total.to(ctx.dtype)
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    if weight.dtype in (torch.float32, torch.float64):
+        return F.embedding(ids, weight)
+    result: Tensor = _WideEmbedding.apply(ids, weight)
+    return result
+
+
+# Elements of a flat buffer that are updated before the next ones: small enough that on a CPU the passes over a piece
+# stay in its cache, large enough elsewhere that launching costs nothing.
+_CPU_PIECE = 1 << 16
+_DEVICE_PIECE = 1 << 26
+
+
+def adamw_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    grad_scale: float = 1.0,
+    model_param: Tensor | None = None,
+) -> None:
+    keep = 1 - lr * weight_decay
+    rate = lr / (1 - beta1**step)
+    root = (1 - beta2**step) ** 0.5
+    size = _CPU_PIECE if param.device.type == "cpu" else _DEVICE_PIECE
+    with torch.no_grad():
+        for start in range(0, param.numel(), size):
+            p, g, m, v = (t[start : start + size] for t in (param, grad, exp_avg, exp_avg_sq))
+            m.mul_(beta1).add_(g, alpha=(1 - beta1) * grad_scale)
+            v.mul_(beta2).addcmul_(g, g, value=(1 - beta2) * grad_scale**2)
+            p.mul_(keep).addcdiv_(m, v.sqrt().div_(root).add_(eps), value=-rate)
+            if model_param is not None:
+                model_param[start : start + size].copy_(p)

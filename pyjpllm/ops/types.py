@@ -1,0 +1,46 @@
+"""What the operations share: their names, the result of the loss, the shape of a rotary scaling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+OPERATIONS: tuple[str, ...] = (
+    "linear",
+    "rms_norm",
+    "attention",
+    "rotary",
+    "swiglu",
+    "embedding",
+    "linear_logsumexp",
+    "grouped_linear",
+    "adamw_step",
+)
+"""What a backend implements. `linear_cross_entropy` is made of `linear_logsumexp` and is none of its own."""
+
+
+class CrossEntropy(NamedTuple):
+    """Sums over the tokens that count, for the caller to divide by the count over all ranks."""
+
+    loss: Tensor
+    """Sum of ``lse - target_logit``, a scalar."""
+    z_loss: Tensor
+    """``z_loss`` times the sum of ``lse ** 2``, a scalar."""
+    count: Tensor
+    """Number of tokens that count, a scalar int64."""
+
+
+class RopeScaling(Protocol):
+    """What `rotary` reads of a scaling; `pyjpllm.config.schema.RopeScaling` is one."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def factor(self) -> float: ...
+    @property
+    def low_freq_factor(self) -> float: ...
+    @property
+    def high_freq_factor(self) -> float: ...
+    @property
+    def original_max_position(self) -> int: ...
