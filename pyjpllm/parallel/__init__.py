@@ -1,5 +1,7 @@
 """How ranks share a model: data, tensor and sequence parallelism, on flat parameters."""
 
+from pyjpllm.parallel.data import DataParallel, global_grad_norm
+from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
 from pyjpllm.parallel.layout import HeadRanges, Layout, head_ranges, layout_of, set_layout, split_range, split_sizes
 from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
 from pyjpllm.parallel.tensor import (
@@ -13,7 +15,12 @@ from pyjpllm.parallel.tensor import (
 )
 
 __all__ = [
+    "Bucket",
     "ColumnParallelLinear",
+    "DataParallel",
+    "FlatEntry",
+    "FlatGroup",
+    "FlatParameters",
     "HeadRanges",
     "Layout",
     "RMSNorm",
@@ -21,6 +28,7 @@ __all__ = [
     "TensorParallel",
     "VocabParallelEmbedding",
     "gather_vocabulary",
+    "global_grad_norm",
     "head_ranges",
     "layout_of",
     "set_layout",

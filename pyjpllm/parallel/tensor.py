@@ -16,6 +16,7 @@ from torch import nn
 
 from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
+from pyjpllm.ops.api import combine_cross_entropy
 from pyjpllm.parallel.layout import Layout, set_layout, split_range
 from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
 
@@ -262,9 +263,7 @@ def vocab_parallel_cross_entropy(
         local_targets_N = torch.where(here_N, targets_N - start, -1)
         local_lse_N, local_target_N = ops.linear_logsumexp(hidden_ND, weight_vD, local_targets_N)
     lse_N, target_N = _CombineLogsumexp.apply(local_lse_N, local_target_N, tp)  # type: ignore[no-untyped-call]
-    lse_N = torch.where(valid_N, lse_N, 0)
-    loss = (lse_N - torch.where(valid_N, target_N, 0)).sum()
-    return ops.CrossEntropy(loss, z_loss * lse_N.square().sum(), valid_N.sum())
+    return combine_cross_entropy(lse_N, target_N, valid_N, z_loss)
 
 
 def vocab_parallel_logits(
