@@ -1,0 +1,19 @@
+"""The trainer: steps, optimizer, schedules, checkpoints, faults, records of a run."""
+
+from pyjpllm.training.faults import TrainingError
+from pyjpllm.training.loading import Loaded, find_model, load_model
+from pyjpllm.training.manifest import Manifest, complete_steps, latest, read_model_state
+from pyjpllm.training.trainer import Result, train
+
+__all__ = [
+    "Loaded",
+    "Manifest",
+    "Result",
+    "TrainingError",
+    "complete_steps",
+    "find_model",
+    "latest",
+    "load_model",
+    "read_model_state",
+    "train",
+]

@@ -1,0 +1,225 @@
+"""Saving and loading the whole state of a run: weights, optimizer state, counters, on any layout of ranks.
+
+Every rank writes its share into a hidden folder, rank 0 adds the manifest and renames the folder: a checkpoint is
+there whole or not at all. Data-parallel replicas hold the same state, so they divide the writing among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyjpllm.distributed.collectives import broadcast_object, gather_objects
+from pyjpllm.distributed.mesh import Mesh
+from pyjpllm.errors import UserError, did_you_mean
+from pyjpllm.files import fsync_directory, fsync_file, sha256_of
+from pyjpllm.training.manifest import (
+    Manifest,
+    PieceReader,
+    StoredPiece,
+    StoredTensor,
+    latest,
+    step_folder,
+    sweep,
+    verify,
+)
+from pyjpllm.training.optimizer import AdamW, Piece
+
+# Tensors are copied before they are written (views of one buffer can't be); a file of this size bounds the copy.
+FILE_BYTES = 512 << 20
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the one before it is untouched."""
+
+
+@dataclass
+class Written:
+    """What one rank wrote: checksums of its files, pieces of its tensors; or why it could not."""
+
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pieces: list[tuple[str, tuple[int, ...], StoredPiece]] = field(default_factory=list)
+    error: str | None = None
+
+
+def _my_share(pieces: list[Piece], mesh: Mesh) -> list[Piece]:
+    """The pieces this rank writes: each distinct one once, balanced by size over the data-parallel replicas."""
+    load = [0] * mesh.size("dp")
+    mine = []
+    for piece in sorted(pieces, key=lambda p: (-p.tensors["master"].numel(), p.name)):
+        writer = load.index(min(load))
+        load[writer] += piece.tensors["master"].numel()
+        # Copies of a piece are held by neighbouring tensor-parallel ranks; the first of them writes.
+        if writer == mesh.rank("dp") and mesh.rank("tp") % piece.layout.copies == 0:
+            mine.append(piece)
+    return mine
+
+
+def _write_share(folder: Path, rank: int, share: list[Piece]) -> Written:
+    written = Written()
+    batch: dict[str, Tensor] = {}
+    size = 0
+
+    def flush() -> None:
+        nonlocal batch, size
+        if not batch:
+            return
+        name = f"rank-{rank:05d}-{len(written.files):03d}.safetensors"
+        save_file(batch, folder / name)
+        fsync_file(folder / name)
+        written.files[name] = {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+        batch, size = {}, 0
+
+    for piece in share:
+        if piece.tensors["master"].numel() == 0:
+            continue
+        bytes_of_piece = sum(t.numel() * t.element_size() for t in piece.tensors.values())
+        if size and size + bytes_of_piece > FILE_BYTES:
+            flush()
+        batch.update({f"{kind}/{piece.name}": t.detach().cpu().clone() for kind, t in piece.tensors.items()})
+        size += bytes_of_piece
+        file = f"rank-{rank:05d}-{len(written.files):03d}.safetensors"
+        written.pieces.append((piece.name, piece.layout.global_shape, StoredPiece(file, piece.layout.slices)))
+    flush()
+    return written
+
+
+def save(
+    run_dir: Path,
+    step: int,
+    optimizer: AdamW,
+    mesh: Mesh,
+    *,
+    state: dict[str, Any],
+    config: dict[str, Any],
+    keep_last: int,
+    keep_every: int,
+) -> Path:
+    """Write the checkpoint of ``step`` and remove those that are no longer kept. Called by all ranks.
+
+    Returns its folder. Raises SaveError on every rank when any rank could not write (disk full, permission).
+    """
+    folder = step_folder(run_dir, step)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    rank = _global_rank(mesh)
+    problem: str | None = None
+    if rank == 0:
+        with _caught() as caught:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        problem = caught.error
+    problem = broadcast_object(problem, mesh.world_group)
+    if problem is None:
+        with _caught() as caught:
+            written = _write_share(temporary, rank, _my_share(list(optimizer.pieces()), mesh))
+        reports = gather_objects(written if caught.error is None else Written(error=caught.error), mesh.world_group)
+        if rank == 0:
+            assert reports is not None
+            problem = next((f"rank {r}: {w.error}" for r, w in enumerate(reports) if w.error), None)
+            if problem is None:
+                with _caught() as caught:
+                    _publish(folder, temporary, reports, step, state, config)
+                    sweep(run_dir, keep_last, keep_every)
+                problem = caught.error
+        problem = broadcast_object(problem, mesh.world_group)
+    if problem is not None:
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise SaveError(f"checkpoint of step {step} was not written ({problem})")
+    return folder
+
+
+def _publish(
+    folder: Path, temporary: Path, reports: list[Written], step: int, state: dict[str, Any], config: dict[str, Any]
+) -> None:
+    manifest = Manifest(step, state, config, {}, {})
+    for report in reports:
+        manifest.files.update(report.files)
+        for name, shape, piece in report.pieces:
+            manifest.tensors.setdefault(name, StoredTensor(shape)).pieces.append(piece)
+    manifest.write(temporary)
+    fsync_file(temporary / "manifest.json")
+    fsync_directory(temporary)
+    if folder.exists():  # the same step written again, after a restart from an older one
+        trash = folder.with_name(f".{folder.name}.trash")
+        shutil.rmtree(trash, ignore_errors=True)
+        os.rename(folder, trash)
+    os.rename(temporary, folder)
+    fsync_directory(folder.parent)
+
+
+def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
+    """Fill the optimizer's buffers (and the model through them) from a checkpoint. Called by all ranks.
+
+    Files are verified before anything is used, each by one rank. Raises UserError on every rank, with the file's
+    name, when one is damaged, and when the checkpoint is not of this model.
+    """
+    rank, size = _global_rank(mesh), _global_size(mesh)
+    manifest, problem = None, None
+    if rank == 0:
+        try:
+            manifest = Manifest.read(folder)
+        except UserError as error:
+            problem = str(error)
+    manifest, problem = broadcast_object((manifest, problem), mesh.world_group)
+    if problem is None:
+        problem = verify(folder, manifest, sorted(manifest.files)[rank::size]) or _mismatch(manifest, optimizer)
+        found = gather_objects(problem, mesh.world_group)
+        if rank == 0:
+            problem = next((p for p in found if p), None)
+        problem = broadcast_object(problem, mesh.world_group)
+    if problem is not None:
+        raise UserError(f"{problem}; remove {folder} to go on from the checkpoint before it")
+    reader = PieceReader(folder, manifest)
+    for piece in optimizer.pieces():
+        for kind, tensor in piece.tensors.items():
+            if tensor.numel():
+                reader.read_into(tensor, kind, piece.name, piece.layout.slices)
+    optimizer.publish()
+    return manifest
+
+
+def _mismatch(manifest: Manifest, optimizer: AdamW) -> str | None:
+    """Why the checkpoint is not of this model, or None."""
+    wanted = {piece.name: piece.layout.global_shape for piece in optimizer.pieces()}
+    for name, shape in wanted.items():
+        if name not in manifest.tensors:
+            return f"the checkpoint has no tensor {name!r}{did_you_mean(name, manifest.tensors)}"
+        if manifest.tensors[name].shape != tuple(shape):
+            return f"{name} is {manifest.tensors[name].shape} in the checkpoint and {tuple(shape)} in the config"
+    extra = next((name for name in manifest.tensors if name not in wanted), None)
+    return f"the checkpoint has a tensor {extra!r} that the config's model has not" if extra else None
+
+
+@dataclass
+class _Caught:
+    error: str | None = None
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[_Caught]:
+    """Turn a failure to write into a sentence, so that no rank is left waiting for one that failed."""
+    caught = _Caught()
+    try:
+        yield caught
+    except Exception as error:
+        caught.error = f"{type(error).__name__}: {error}"
+
+
+def _global_rank(mesh: Mesh) -> int:
+    return mesh.world_group.rank() if mesh.world_group is not None else 0
+
+
+def _global_size(mesh: Mesh) -> int:
+    return mesh.world_group.size() if mesh.world_group is not None else 1
+
+
+__all__ = ["SaveError", "latest", "load", "save"]

@@ -1,0 +1,289 @@
+"""The main job: a config in, a trained model in a run folder out, on one process or as one rank of many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyjpllm import ops
+from pyjpllm.config.schema import Config
+from pyjpllm.data import Loader, Tokenizer, build_loader
+from pyjpllm.distributed import World, finalize, init, make_mesh
+from pyjpllm.distributed.collectives import all_reduce
+from pyjpllm.distributed.mesh import Mesh
+from pyjpllm.errors import UserError
+from pyjpllm.model import Transformer, flops_per_token, initialize, load_weights
+from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
+from pyjpllm.training import checkpoint
+from pyjpllm.training.faults import StepJudge, StopRequest
+from pyjpllm.training.machine import peak_flops, threads_per_rank
+from pyjpllm.training.metrics import MetricsWriter, Timers
+from pyjpllm.training.optimizer import AdamW, clip_scale
+from pyjpllm.training.progress import ProgressReport
+from pyjpllm.training.rundir import RunLock, on_rank_zero, prepare
+from pyjpllm.training.schedule import learning_rate
+from pyjpllm.training.step import accumulate_gradients, count_valid
+from pyjpllm.training.validation import Validation, write_samples
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. ``finished`` is False when a signal stopped it early, with everything saved."""
+
+    finished: bool
+    exit_reason: str
+    step: int
+    loss: float | None
+    """Training loss of the last step; None when there was nothing left to do."""
+    run_dir: Path
+
+
+def train(config: Config, run_dir: Path, *, world: World | None = None) -> Result:
+    """Train as ``config`` says, in ``run_dir``; go on from its newest checkpoint when it has one.
+
+    Called once on every rank. Starts the process group from the environment unless ``world`` is given. SIGTERM, SIGINT
+    and SIGXCPU finish the step under way, save, and return. Raises UserError for a mistake in the config or the files
+    it names, TrainingError when too many steps in a row are not finite, SaveError when the last checkpoint could not
+    be written.
+    """
+    lock = RunLock()
+    with StopRequest().watching() as stop:
+        backend = config.parallel.backend
+        if backend == "auto":
+            backend = "nccl" if config.train.device == "cuda" else "mpi4py"
+        ours = world is None
+        if world is None:
+            world = init(backend, timeout_s=config.parallel.timeout, deterministic=config.parallel.deterministic)
+        trainer = None
+        try:
+            trainer = Trainer(config, run_dir, world, stop, lock)
+            return trainer.run()
+        finally:
+            if trainer is not None:
+                trainer.close()
+            lock.release()
+            if ours:
+                finalize()
+
+
+class Trainer:
+    """Everything a run needs on one rank, built once, and the loop over steps."""
+
+    def __init__(self, config: Config, run_dir: Path, world: World, stop: StopRequest, lock: RunLock) -> None:
+        self.run_dir, self.world, self.stop = run_dir, world, stop
+        self.mesh = mesh = make_mesh(world, dp=config.parallel.data, tp=config.parallel.tensor)
+        self.device = _device(config, world)
+        threads = threads_per_rank(world)
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)  # they cost ~90 cycles each on A64FX, and carry nothing here
+        ops.use_backend(config.train.kernels)
+
+        def open_run() -> tuple[Path | None, Config, list[str]]:
+            tokenizer = Tokenizer.load(config.data.tokenizer)
+            resolved = _with_vocabulary(config, tokenizer)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            lock.take(run_dir)
+            start = checkpoint.latest(run_dir)
+            return start, resolved, prepare(run_dir, resolved, tokenizer.model_path, start)
+
+        start, self.config, changes = on_rank_zero(open_run, world.rank, mesh.world_group)
+        self.config = config = Config.model_validate(self.config)
+        self.tokenizer = Tokenizer.load(config.data.tokenizer)
+
+        self.model = build_model(config, mesh, self.device, weights=start is None)
+        self.flat = FlatParameters(
+            self.model.named_parameters(),
+            master_dtype=torch.float64 if config.precision.dtype == "fp64" else torch.float32,
+            model_dtype=DTYPES[config.precision.dtype],
+            bucket_bytes=int(config.parallel.bucket_mib * 2**20),
+        )
+        self.data_parallel = DataParallel(self.flat, dp_group=mesh.group("dp"))
+        self.optimizer = AdamW(self.flat, config.optimizer)
+        self.judge = StepJudge(config.train.max_skipped_steps)
+        self.step, self.consumed = 0, 0
+        if start is not None:
+            state = checkpoint.load(start, self.optimizer, mesh).state
+            self.step, self.consumed = state["step"], state["consumed"]
+            self.optimizer.updates = state["updates"]
+            self.judge.skipped, self.judge.in_a_row = state["skipped"], state["in_a_row"]
+
+        vocab = config.model.vocab_size
+        self.loader: Loader = build_loader(config, mesh, vocab, split="train")
+        self.valid: Validation | None = None
+        if config.data.valid:
+            held_out = build_loader(config, mesh, vocab, split="valid")
+            self.valid = Validation(config, held_out, self.tokenizer, mesh, self.device)
+
+        chief = world.rank == 0
+        self.metrics = (
+            MetricsWriter(run_dir, first_step=self.step + 1, tensorboard=config.log.tensorboard) if chief else None
+        )
+        self.progress = ProgressReport(config.train.steps, self.step + 1, config.log.interval, visible=chief)
+        self.peak = peak_flops(self.device, config.precision.dtype, world.size, threads)
+        self.flops_per_token = flops_per_token(config.model, config.data.sequence_length)
+        self.timers = Timers(self.device)
+        self.saved_step = self.step
+        for line in changes:
+            self.progress.say(f"changed since the checkpoint: {line}")
+        self.progress.say(
+            f"{'resuming ' + str(start) if start else 'starting'}: {self.flat.global_numel:,} parameters, "
+            f"{world.size} rank(s) as data {mesh.size('dp')} x tensor {mesh.size('tp')}, "
+            f"{threads} thread(s) each, kernels {config.train.kernels}, {config.precision.dtype}"
+        )
+
+    def run(self) -> Result:
+        """Steps from where the run stands to ``train.steps``, or to a stop signal."""
+        total = self.config.train.steps
+        if self.step >= total:
+            return Result(True, f"nothing to do: step {self.step} of {total} is done", self.step, None, self.run_dir)
+        stopped, loss = False, 0.0
+        while self.step < total and not stopped:
+            record, stopped = self._one_step()
+            loss, last = record["loss"], self.step == total
+            self._evaluate_if_due(record, last)
+            self._save_if_due(last or stopped)
+            record["seconds"] = self.timers.restart()
+            if self.metrics is not None:
+                self.metrics.step(record)
+            self.progress.step(record)
+        if self.step >= total:
+            return Result(True, f"finished {total} steps", self.step, loss, self.run_dir)
+        name = self.stop.signal.name if self.stop.signal else "a stop signal on another rank"
+        reason = f"{name}: stopped after step {self.step} of {total}, checkpoint saved; the same command goes on"
+        return Result(False, reason, self.step, loss, self.run_dir)
+
+    def _one_step(self) -> tuple[dict[str, Any], bool]:
+        config, timers = self.config, self.timers
+        step = self.step + 1
+        with timers.phase("data"):
+            batches = self.loader.step(self.consumed)
+            count = count_valid(batches, self.mesh, self.device)
+        sums = accumulate_gradients(
+            self.model, self.data_parallel, batches, count=count, z_loss=config.train.z_loss, timers=timers
+        )
+        with timers.phase("communicate"):
+            norm = global_grad_norm(self.flat, self.mesh)
+            # Ranks of a tensor-parallel group have the same loss: one of them counts. A signal counts from any rank.
+            counts = 1.0 if self.mesh.is_first("tp") else 0.0
+            wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
+            totals = torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop))
+            all_reduce(totals, self.mesh.world_group)
+            loss_sum, z_sum, stops = totals.tolist()
+            loss, z_loss = loss_sum / count.item(), z_sum / count.item()
+        lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
+        with timers.phase("optimizer"):
+            if self.judge.accept(step, loss + z_loss, norm):
+                self.optimizer.step(lr, clip_scale(norm, config.optimizer.clip_grad_norm))
+            self.flat.zero_grad()
+        self.step = step
+        self.consumed += config.train.global_batch
+        tokens = config.train.global_batch * config.data.sequence_length
+        speed = tokens / max(1e-9, sum(timers.seconds.values()))
+        record = {
+            "step": step,
+            "tokens": self.consumed * config.data.sequence_length,
+            "loss": loss,
+            "z_loss": z_loss,
+            "grad_norm": norm,
+            "lr": lr,
+            "tokens_per_second": speed,
+            "mfu": None if self.peak is None else speed * self.flops_per_token / self.peak,
+            "skipped": self.judge.skipped,
+        }
+        return record, stops > 0
+
+    def _evaluate_if_due(self, record: dict[str, Any], last: bool) -> None:
+        interval = self.config.train.eval_interval
+        if not (last or (interval and self.step % interval == 0)):
+            return
+        with self.timers.phase("evaluate"):
+            if self.valid is not None:
+                record.update(self.valid.run(self.model))
+            if self.mesh.is_first("dp"):
+                for prompt, text in write_samples(self.model, self.tokenizer, self.config):
+                    if self.metrics is not None:
+                        self.metrics.sample(self.step, prompt, text)
+        if "valid_loss" in record:
+            self.progress.say(
+                f"step {self.step}: held-out loss {record['valid_loss']:.4f}, "
+                f"{record['valid_bits_per_byte']:.4f} bits per byte"
+            )
+
+    def _save_if_due(self, must: bool) -> None:
+        interval = self.config.checkpoint.interval
+        if not (must or (interval and self.step % interval == 0)):
+            return
+        state = {
+            "step": self.step,
+            "consumed": self.consumed,
+            "updates": self.optimizer.updates,
+            "skipped": self.judge.skipped,
+            "in_a_row": self.judge.in_a_row,
+        }
+        with self.timers.phase("checkpoint"):
+            try:
+                checkpoint.save(
+                    self.run_dir,
+                    self.step,
+                    self.optimizer,
+                    self.mesh,
+                    state=state,
+                    config=self.config.model_dump(mode="json"),
+                    keep_last=self.config.checkpoint.keep_last,
+                    keep_every=self.config.checkpoint.keep_every,
+                )
+                self.saved_step = self.step
+            except checkpoint.SaveError as error:
+                if must:
+                    raise
+                # The run is worth more than this one checkpoint: the next interval tries again.
+                self.progress.say(f"WARNING: {error}; the newest checkpoint is that of step {self.saved_step}")
+
+    def close(self) -> None:
+        """Flush the records and leave the terminal as it was."""
+        self.progress.close()
+        if self.metrics is not None:
+            self.metrics.close()
+        self.data_parallel.close()
+
+
+def build_model(config: Config, mesh: Mesh, device: torch.device, *, weights: bool) -> Transformer:
+    """This rank's part of the model in the master type; ``weights``: initialised, or read from ``model.init_from``."""
+    dtype = torch.float64 if config.precision.dtype == "fp64" else torch.float32
+    tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
+    model = Transformer(config.model, tp=tp, dtype=dtype, device=device)
+    model.activation_checkpointing = config.train.activation_checkpointing == "full"
+    if weights and config.model.init_from is not None:
+        load_weights(model, Path(config.model.init_from))
+    elif weights:
+        initialize(model, config.train.seed)
+    return model
+
+
+def _device(config: Config, world: World) -> torch.device:
+    if config.train.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("train.device = 'cuda', but torch sees no GPU here; write train.device = 'cpu'")
+    device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with ``model.vocab_size`` filled in from the tokenizer."""
+    size = config.model.vocab_size
+    if size == 0:
+        model = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
+        return config.model_copy(update={"model": model})
+    if size < tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size = {size} is smaller than the tokenizer's {tokenizer.vocab_size} "
+            f"({config.data.tokenizer}); write {tokenizer.vocab_size}, or 0 to take it from the tokenizer"
+        )
+    return config
