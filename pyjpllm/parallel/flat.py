@@ -6,6 +6,7 @@ that backward completes a buffer roughly from its front, and a bucket is one con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -41,23 +42,32 @@ class FlatGroup:
         entries: the parameters and their places, in the order of the buffer.
     """
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], *, weight_decay: bool, master_dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        named: list[tuple[str, nn.Parameter]],
+        *,
+        weight_decay: bool,
+        master_dtype: torch.dtype,
+        model_dtype: torch.dtype,
+    ) -> None:
         self.weight_decay = weight_decay
         first = named[0][1]
-        align = max(1, ALIGNMENT_BYTES // max(first.element_size(), master_dtype.itemsize))
+        align = max(1, ALIGNMENT_BYTES // max(model_dtype.itemsize, master_dtype.itemsize))
         self.entries: list[FlatEntry] = []
         end = 0
         for name, param in named:
             start = -(-end // align) * align
             end = start + param.numel()
             self.entries.append(FlatEntry(name, param, start, end, layout_of(param)))
-        self.model = torch.zeros(end, dtype=first.dtype, device=first.device)
+        self.master = torch.zeros(end, dtype=master_dtype, device=first.device)
+        self.model = self.master if model_dtype == master_dtype else self.master.to(model_dtype)
         with torch.no_grad():
             for entry in self.entries:
+                # The master takes the parameter's exact value, the model's rounded one comes after.
+                self.view(self.master, entry).copy_(entry.param)
                 view = self.view(self.model, entry)
                 view.copy_(entry.param)
                 entry.param.data = view
-        self.master = self.model if master_dtype == first.dtype else self.model.to(master_dtype)
         self.grad = torch.zeros(end, dtype=master_dtype, device=first.device)
 
     def view(self, buffer: torch.Tensor, entry: FlatEntry) -> torch.Tensor:
@@ -93,6 +103,8 @@ class FlatParameters:
         named_parameters: ``model.named_parameters()``; all of one dtype and device. Parameters that need no gradient
             are left out.
         master_dtype: type of master values and gradient sums: FP32, or FP64 for an FP64 model.
+        model_dtype: type the parameters are turned into; None keeps the one they have. A model built in FP32 and
+            turned into BF16 here keeps the exact FP32 values in its master.
         bucket_bytes: a bucket is closed when its gradients reach this size.
     """
 
@@ -101,6 +113,7 @@ class FlatParameters:
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         *,
         master_dtype: torch.dtype = torch.float32,
+        model_dtype: torch.dtype | None = None,
         bucket_bytes: float = 25 * 2**20,
     ) -> None:
         registered: dict[nn.Parameter, str] = {}
@@ -112,13 +125,21 @@ class FlatParameters:
         kinds = {(param.dtype, param.device) for param in registered}
         if len(kinds) > 1:
             raise ValueError(f"parameters are of several types or devices: {sorted(map(str, kinds))}")
+        own_dtype = next(iter(registered)).dtype
         reverse = [(name, param) for param, name in reversed(registered.items())]
         order = {name: index for index, (name, _) in enumerate(reverse)}
         self.groups: list[FlatGroup] = []
         for decays in (True, False):
             named = [(name, param) for name, param in reverse if (len(layout_of(param).global_shape) >= 2) == decays]
             if named:
-                self.groups.append(FlatGroup(named, weight_decay=decays, master_dtype=master_dtype))
+                self.groups.append(
+                    FlatGroup(
+                        named,
+                        weight_decay=decays,
+                        master_dtype=master_dtype,
+                        model_dtype=own_dtype if model_dtype is None else model_dtype,
+                    )
+                )
         buckets = [bucket for group in self.groups for bucket in _cut(group, bucket_bytes)]
         # By the parameter that backward is expected to complete last: the order in which they will fill.
         self.buckets: tuple[Bucket, ...] = tuple(sorted(buckets, key=lambda b: order[b.entries[-1].name]))
@@ -155,6 +176,11 @@ class FlatParameters:
     def device(self) -> torch.device:
         """Where the buffers are."""
         return self.groups[0].grad.device
+
+    @property
+    def global_numel(self) -> int:
+        """How many distinct parameters the whole model has, over all ranks."""
+        return sum(math.prod(entry.layout.global_shape) for _, entry in self.entries())
 
     def zero_grad(self) -> None:
         """Start the gradient sums anew."""

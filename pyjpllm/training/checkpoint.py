@@ -183,7 +183,7 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
         for kind, tensor in piece.tensors.items():
             if tensor.numel():
                 reader.read_into(tensor, kind, piece.name, piece.layout.slices)
-    optimizer.publish()
+    optimizer.flat.master_to_model()
     return manifest
 
 

@@ -66,12 +66,6 @@ class AdamW:
                 views = {kind: buffer[start:stop].view(param.shape) for kind, buffer in buffers.items()}
                 yield Piece(name, layout, views)
 
-    def publish(self) -> None:
-        """Copy the master weights into the model's own, where these are of another type (after a load)."""
-        for group in self.flat.groups:
-            if group.master is not group.model:
-                group.model.copy_(group.master)
-
 
 def clip_scale(norm: float, limit: float) -> float:
     """The factor that brings gradients of global norm ``norm`` down to ``limit`` (0: no clipping)."""

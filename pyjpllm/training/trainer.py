@@ -249,7 +249,7 @@ class Trainer:
         self.progress.close()
         if self.metrics is not None:
             self.metrics.close()
-        self.data_parallel.close()
+        self.flat.remove_hooks()
 
 
 def build_model(config: Config, mesh: Mesh, device: torch.device, *, weights: bool) -> Transformer:
