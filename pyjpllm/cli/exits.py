@@ -1,0 +1,100 @@
+"""From an exception to lines on stderr and an exit code, also when the process is one of many ranks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from pyjpllm.errors import UserError, nearest
+
+FAILED = 1
+USER = 2
+INTERRUPTED = 130
+
+# A rank other than the first stays silent this long after a mistake of the user's. The first rank most likely found
+# the same one, said it and left, and the launcher ends the others meanwhile; a rank still there has news of its own.
+SILENCE_S = 5.0
+
+# The first that is set tells the rank; the same launchers as in pyjpllm.distributed, which would import torch.
+_RANKS = ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "RANK")
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PLE_RANK_ON_NODE",
+                "SLURM_LOCALID", "LOCAL_RANK")  # fmt: skip
+
+# What the system says about disks, in a user's words.
+_OS_ERRORS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EIO: "the disk or file system reports an input/output error",
+    errno.EMFILE: "too many open files (raise `ulimit -n`)",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def rank() -> int:
+    """This process's rank as the launcher says it; 0 for a plain process."""
+    return _first_number(_RANKS) or 0
+
+
+def _first_number(names: Sequence[str]) -> int | None:
+    for name in names:
+        text = os.environ.get(name, "")
+        if re.fullmatch(r"\d+", text):
+            return int(text)
+    return None
+
+
+def report(error: BaseException, words: Sequence[str], *, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Say on stderr what ``error`` means and return the exit code for it."""
+    if isinstance(error, UserError):
+        _say_once([f"jpllm: {line}" for line in str(error).splitlines()], sleep)
+        return USER
+    format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+    if format_message is not None:  # the command line itself is wrong: an option or an argument
+        _say_once([_usage(error, format_message(), words)], sleep)
+        return USER
+    if type(error).__name__ == "Abort":
+        return INTERRUPTED
+    prefix = f"rank {rank()}: " if _first_number(_RANKS) is not None else ""
+    if isinstance(error, OSError) and error.errno in _OS_ERRORS:
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        where = f"{names}: " if names else ""
+        print(f"jpllm: {prefix}{where}{_OS_ERRORS[error.errno]}", file=sys.stderr)
+        return FAILED
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(f"{prefix}{line}", file=sys.stderr)
+    return FAILED
+
+
+def _say_once(lines: Sequence[str], sleep: Callable[[float], None]) -> None:
+    me = rank()
+    if me != 0:
+        if _first_number(_LOCAL_RANKS):
+            return
+        sleep(SILENCE_S)
+    for line in lines:
+        print(f"rank {me}: {line}" if me else line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _usage(error: BaseException, message: str, words: Sequence[str]) -> str:
+    """One line about a wrong option or argument, with the nearest option that there is."""
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", " ".join(["jpllm", *words[:1]]))
+    name: str | None = getattr(error, "option_name", None)
+    text = " ".join(message.split()).rstrip(".")
+    if type(error).__name__ == "NoSuchOption" and name is not None and context is not None:
+        options = [o for p in context.command.params for o in getattr(p, "opts", ()) if o.startswith("--")]
+        match = nearest(name, [*options, "--help"])
+        text = f"no such option {name}"
+        text += f"; did you mean {match}?" if match is not None else f"; there are {', '.join(options)}"
+        return f"{command}: {text}"
+    text = text[:1].lower() + text[1:]
+    return f"{command}: {text} (see '{command} --help')"

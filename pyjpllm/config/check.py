@@ -1,0 +1,253 @@
+"""What one field cannot tell alone: sizes that must divide, ranks that must fit, files that must be there."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pyjpllm.config.mistakes import ConfigError, nearest_path, shown
+from pyjpllm.config.schema import Config, Corpus
+
+Say = Callable[[str, str], None]
+
+
+def check_config(
+    config: Config, world_size: int, *, source: str | Path = "", machine: bool = True, files: bool = True
+) -> None:
+    """Check ``config`` as a whole for a job of ``world_size`` ranks, before any of them starts work.
+
+    ``source`` is put before each line. ``machine=False`` leaves out what only the machine that will train can answer
+    (a GPU, compiled kernels, mpi4py); ``files=False`` leaves out files and folders.
+    Raises ``ConfigError`` with one line a mistake: the field, its value, what is allowed, the nearest right one.
+    """
+    lines: list[str] = []
+    before = f"{source}: " if str(source) else ""
+
+    def say(field: str, text: str) -> None:
+        value: object = config
+        for part in field.split("."):
+            value = getattr(value, part)
+        lines.append(f"{before}{field} = {shown(value)}: {text}")
+
+    _check_model(config, say)
+    replicas = _check_ranks(config, world_size, say)
+    _check_tensor(config, world_size, say)
+    if replicas is not None:
+        _check_batch(config, replicas, say)
+    _check_schedule(config, say)
+    _check_engines(config, say)
+    _check_intervals(config, say)
+    if machine:
+        _check_machine(config, world_size, say)
+    if files:
+        lines += [before + line for line in _missing_files(config)]
+    if lines:
+        raise ConfigError(lines)
+
+
+def _check_model(config: Config, say: Say) -> None:
+    model = config.model
+    if model.num_heads % model.num_kv_heads:
+        fitting = [n for n in range(1, model.num_heads + 1) if model.num_heads % n == 0]
+        say(
+            "model.num_kv_heads",
+            f"does not divide model.num_heads = {model.num_heads}; {_near(model.num_kv_heads, fitting)}",
+        )
+    if config.data.sequence_length > model.max_position:
+        say(
+            "data.sequence_length",
+            f"is longer than model.max_position = {model.max_position}; at most {model.max_position}, "
+            f"or set model.max_position = {config.data.sequence_length}",
+        )
+    scaling = model.rope_scaling
+    if scaling is not None and scaling.kind == "llama3" and scaling.low_freq_factor >= scaling.high_freq_factor:
+        say(
+            "model.rope_scaling.low_freq_factor",
+            f"must be less than model.rope_scaling.high_freq_factor = {scaling.high_freq_factor:g}; usual: 1 and 4",
+        )
+
+
+def _check_ranks(config: Config, world_size: int, say: Say) -> int | None:
+    """The number of data-parallel replicas, or None when the ranks do not fit."""
+    data, tensor = config.parallel.data, config.parallel.tensor
+    if data == 0:
+        say("parallel.data", "must be at least 1, or -1 for all the ranks that parallel.tensor leaves")
+        return None
+    if data == -1:
+        if world_size % tensor:
+            fitting = [n for n in range(1, world_size + 1) if world_size % n == 0]
+            say("parallel.tensor", f"does not divide the job's {_ranks(world_size)}; {_near(tensor, fitting)}")
+            return None
+        return world_size // tensor
+    if data * tensor != world_size:
+        hint = f"start it with {_ranks(data * tensor)} (mpirun -n {data * tensor})"
+        if world_size % tensor == 0:
+            hint += f", or write {world_size // tensor} (or -1: all that are left)"
+        say(
+            "parallel.data",
+            f"times parallel.tensor = {tensor} is {data * tensor}, but the job has {_ranks(world_size)}; {hint}",
+        )
+        return None
+    return data
+
+
+def _check_tensor(config: Config, world_size: int, say: Say) -> None:
+    model, tensor = config.model, config.parallel.tensor
+    if config.parallel.sequence and tensor == 1:
+        say(
+            "parallel.sequence", "splits over the ranks of parallel.tensor, which is 1; set parallel.tensor = 2 or more"
+        )
+    if model.num_heads % model.num_kv_heads == 0 and not heads_fit(model.num_heads, model.num_kv_heads, tensor):
+        fitting = [t for t in range(1, model.num_heads + 1) if heads_fit(model.num_heads, model.num_kv_heads, t)]
+        dividing = [t for t in fitting if world_size % t == 0]
+        say(
+            "parallel.tensor",
+            f"cannot share model.num_heads = {model.num_heads} with model.num_kv_heads = {model.num_kv_heads}; "
+            f"{_near(tensor, dividing or fitting)}",
+        )
+    elif tensor > model.intermediate_size:
+        say("parallel.tensor", f"is more than model.intermediate_size = {model.intermediate_size} can be shared by")
+
+
+def heads_fit(num_heads: int, num_kv_heads: int, tensor: int) -> bool:
+    """Can attention be shared by ``tensor`` ranks?
+
+    Up to one rank a kv head any number fits, evenly or not; beyond it each kv head is copied to the same number of
+    ranks, which share its query heads evenly.
+    """
+    if tensor <= num_kv_heads:
+        return True
+    return tensor % num_kv_heads == 0 and (num_heads // num_kv_heads) % (tensor // num_kv_heads) == 0
+
+
+def _check_batch(config: Config, replicas: int, say: Say) -> None:
+    train = config.train
+    unit = train.micro_batch * replicas
+    if train.global_batch % unit:
+        below = train.global_batch // unit * unit
+        near = " or ".join(str(n) for n in (below, below + unit) if n > 0)
+        say(
+            "train.global_batch",
+            f"is no multiple of train.micro_batch x data-parallel ranks = {train.micro_batch} x {replicas} = {unit}; "
+            f"nearest: {near}",
+        )
+
+
+def _check_schedule(config: Config, say: Say) -> None:
+    schedule, steps = config.schedule, config.train.steps
+    if schedule.warmup_steps >= steps:
+        say("schedule.warmup_steps", f"must be less than train.steps = {steps}; at most {steps - 1}")
+    elif schedule.kind == "wsd":
+        decay = math.ceil(schedule.decay_fraction * steps)
+        if schedule.warmup_steps + decay > steps:
+            most = math.floor((steps - schedule.warmup_steps) / steps * 1000) / 1000
+            say(
+                "schedule.decay_fraction",
+                f"of train.steps = {steps} is {decay} steps, which do not fit after schedule.warmup_steps = "
+                f"{schedule.warmup_steps}; at most {most:g}",
+            )
+
+
+def _check_engines(config: Config, say: Say) -> None:
+    device, kernels, dtype = config.train.device, config.train.kernels, config.precision.dtype
+    backend = config.parallel.backend
+    if device == "cuda":
+        if kernels != "torch":
+            say("train.kernels", 'computes on the CPU; with train.device = "cuda" write "torch"')
+        if backend not in ("auto", "nccl"):
+            say("parallel.backend", 'moves no GPU memory; with train.device = "cuda" write "nccl" or "auto"')
+        return
+    if backend == "nccl":
+        say("parallel.backend", 'is for GPUs; with train.device = "cpu" write "mpi4py" or "auto"')
+    if kernels == "native" and dtype != "fp32":
+        say("precision.dtype", 'is not computed by train.kernels = "native"; write "fp32", or train.kernels = "torch"')
+    if kernels == "reference" and dtype == "bf16":
+        say("precision.dtype", 'is not known to NumPy (train.kernels = "reference"); write "fp32" or "fp64"')
+
+
+def _check_intervals(config: Config, say: Say) -> None:
+    checkpoint = config.checkpoint
+    if checkpoint.keep_every:
+        if checkpoint.interval == 0:
+            say("checkpoint.keep_every", "keeps nothing while checkpoint.interval = 0 saves only the last step")
+        elif checkpoint.keep_every % checkpoint.interval:
+            below = checkpoint.keep_every // checkpoint.interval * checkpoint.interval
+            near = " or ".join(str(n) for n in (below, below + checkpoint.interval) if n > 0)
+            say(
+                "checkpoint.keep_every",
+                f"is no multiple of checkpoint.interval = {checkpoint.interval}; nearest: {near}",
+            )
+    if config.train.eval_interval and not config.data.valid:
+        say("train.eval_interval", "needs held-out text: write data.valid, or set it to 0")
+
+
+def _check_machine(config: Config, world_size: int, say: Say) -> None:
+    if config.train.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            say("train.device", f'torch {torch.__version__} sees no GPU here; write "cpu"')
+    if config.train.kernels == "native" and importlib.util.find_spec("pyjpllm._native") is None:
+        say("train.kernels", 'the kernels are not built here; build them (pip install .) or write "torch"')
+    engine = config.parallel.backend
+    mpi = engine == "mpi4py" or (engine == "auto" and config.train.device == "cpu")
+    if world_size > 1 and mpi and importlib.util.find_spec("mpi4py") is None:
+        say("parallel.backend", "mpi4py is not installed (pip install mpi4py)")
+
+
+def _missing_files(config: Config) -> Iterable[str]:
+    for split, corpora in (("train", config.data.train), ("valid", config.data.valid)):
+        for index, corpus in enumerate(corpora):
+            yield from _missing_tokens(f"data.{split}.{index}.path", corpus)
+    tokenizer = Path(config.data.tokenizer)
+    if tokenizer.is_dir():
+        if not (tokenizer / "tokenizer.model").is_file():
+            yield f"data.tokenizer = {shown(str(tokenizer))}: no tokenizer.model in this folder{_models_in(tokenizer)}"
+    elif not tokenizer.is_file():
+        yield f"data.tokenizer = {shown(str(tokenizer))}: no such file or folder{nearest_path(tokenizer)}"
+    if config.model.init_from is not None:
+        folder = Path(config.model.init_from)
+        if not folder.is_dir():
+            yield f"model.init_from = {shown(str(folder))}: no such folder{nearest_path(folder)}"
+        elif not (folder / "config.json").is_file():
+            yield f"model.init_from = {shown(str(folder))}: no config.json there; it must be a Hugging Face folder"
+        elif not any(folder.glob("*.safetensors")):
+            yield f"model.init_from = {shown(str(folder))}: no .safetensors in this folder"
+
+
+def _missing_tokens(field: str, corpus: Corpus) -> Iterable[str]:
+    prefix = Path(corpus.path)
+    where = f"{field} = {shown(corpus.path)}"
+    if prefix.suffix in (".bin", ".idx") and prefix.is_file():
+        yield f"{where}: is a file of the pair; write the prefix {shown(str(prefix.with_suffix('')))}"
+        return
+    pair = [prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx")]
+    absent = [path for path in pair if not path.is_file()]
+    if len(absent) == 1:
+        yield f"{where}: {str(absent[0])!r} is missing beside its other half; encode the text again"
+    elif absent:
+        if prefix.is_dir():
+            inside = sorted(str(path.with_suffix("")) for path in prefix.glob("*.idx"))
+            hint = f"; did you mean {inside[0]!r}?" if inside else "; it holds no .idx"
+            yield f"{where}: is a folder; write the prefix of .bin and .idx{hint}"
+        else:
+            hint = nearest_path(absent[1]).replace(".idx'", "'").replace(".bin'", "'")
+            yield f"{where}: no such token files (.bin and .idx){hint}"
+
+
+def _models_in(folder: Path) -> str:
+    found = sorted(str(path) for path in folder.glob("*.model"))
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _near(value: int, fitting: list[int]) -> str:
+    below = [n for n in fitting if n < value]
+    above = [n for n in fitting if n > value]
+    near = [str(n) for n in (*below[-1:], *above[:1])]
+    return f"nearest: {' or '.join(near)}" if near else "no number fits"
+
+
+def _ranks(count: int) -> str:
+    return f"{count} rank" if count == 1 else f"{count} ranks"
