@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def make_console() -> Console:
+    """A console on standard error that knows a terminal also through ``mpirun``, which puts a pipe in between.
+
+    A rank's parent is then the launcher; where that one's standard error is a terminal, what the rank prints ends there.
+    """
+    if not sys.stderr.isatty() and "OMPI_COMM_WORLD_RANK" in os.environ:
+        try:
+            target = Path(f"/proc/{os.getppid()}/fd/2").resolve()
+            if str(target).startswith(("/dev/pts/", "/dev/tty")):
+                terminal = os.open(target, os.O_RDONLY | os.O_NOCTTY)
+                try:
+                    width = os.get_terminal_size(terminal).columns
+                finally:
+                    os.close(terminal)
+                return Console(file=sys.stderr, highlight=False, force_terminal=True, width=width or 80)
+        except OSError:
+            pass
+    return Console(file=sys.stderr, highlight=False)
 
 
 class ProgressReport:
@@ -16,7 +38,7 @@ class ProgressReport:
         self.interval = interval
         self.total_steps = total_steps
         self.visible = visible
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = make_console()
         self._bar: Progress | None = None
         if visible and self.console.is_terminal:
             self._bar = Progress(
@@ -27,6 +49,7 @@ class ProgressReport:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=self.console,
+                refresh_per_second=2,
             )
             self._task = self._bar.add_task("train", total=total_steps, completed=first_step - 1, numbers="")
             self._bar.start()
