@@ -50,7 +50,7 @@ class _RMSNorm(torch.autograd.Function):
         return (wide * scale).mul_(weight).to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
         normed = x.to(scale.dtype) * scale
@@ -63,7 +63,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    result: Tensor = _RMSNorm.apply(x, weight, eps)
+    result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -101,7 +101,7 @@ class _Rotate(torch.autograd.Function):
         return _rotate(x, cos, sin)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _rotate(grad, cos, -sin), None, None
@@ -111,7 +111,7 @@ def rotary(
     q: Tensor, k: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
     cos, sin = _cos_sin(positions, q.shape[-1], theta, scaling, accumulation_dtype(q.dtype))
-    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)
+    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)  # type: ignore[no-untyped-call]
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -121,7 +121,7 @@ class _SwiGLU(torch.autograd.Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
@@ -129,7 +129,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    result: Tensor = _SwiGLU.apply(gate, up)
+    result: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -143,7 +143,7 @@ class _WideEmbedding(torch.autograd.Function):
         return F.embedding(ids, weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (ids,) = ctx.saved_tensors
         total = torch.ops.aten.embedding_dense_backward(grad.float(), ids, ctx.rows, -1, False)
@@ -153,7 +153,7 @@ class _WideEmbedding(torch.autograd.Function):
 def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype in (torch.float32, torch.float64):
         return F.embedding(ids, weight)
-    result: Tensor = _WideEmbedding.apply(ids, weight)
+    result: Tensor = _WideEmbedding.apply(ids, weight)  # type: ignore[no-untyped-call]
     return result
 
 

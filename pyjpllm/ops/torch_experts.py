@@ -32,7 +32,7 @@ class _GroupedLinear(torch.autograd.Function):
         return out_NO
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor, None]:
         x_ND, weights_EOI = ctx.saved_tensors
         grad_x_ND = torch.empty_like(x_ND)
@@ -47,5 +47,5 @@ class _GroupedLinear(torch.autograd.Function):
 
 
 def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
-    result: Tensor = _GroupedLinear.apply(x_ND, weights_EOI, group_sizes_E)
+    result: Tensor = _GroupedLinear.apply(x_ND, weights_EOI, group_sizes_E)  # type: ignore[no-untyped-call]
     return result

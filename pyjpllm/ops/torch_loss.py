@@ -47,7 +47,7 @@ class _LinearLogSumExp(torch.autograd.Function):
         return lse_N, target_logit_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_lse_N: Tensor, grad_target_N: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden_ND, weight_VD, targets_N, lse_N, last_logits_nV = ctx.saved_tensors
         tokens, vocab = hidden_ND.shape[0], weight_VD.shape[0]
@@ -72,5 +72,5 @@ class _LinearLogSumExp(torch.autograd.Function):
 
 
 def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    lse_N, target_logit_N = _LinearLogSumExp.apply(hidden_ND, weight_VD, targets_N)
+    lse_N, target_logit_N = _LinearLogSumExp.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[no-untyped-call]
     return lse_N, target_logit_N

@@ -1,0 +1,118 @@
+"""Initial weights: every value a pure function of the seed, the parameter's name and its index in the whole tensor.
+
+So the weights do not depend on how they are split over ranks, nor, since only exactly rounded operations are used
+(+ - * / sqrt of IEEE 754), on the machine or the NumPy that computes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pyjpllm.model.transformer import Transformer
+from pyjpllm.parallel import Layout, layout_of
+
+Floats = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint64]
+
+# Values made at a time: the arrays of a chunk stay in a core's cache.
+CHUNK = 1 << 15
+
+
+def _mix(words: Words) -> Words:
+    """SplitMix64's finalizer, in place (Steele, Lea and Flood, 2014)."""
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
+
+
+def _log(x: Floats) -> Floats:
+    """Natural logarithm of numbers in (0, 1), to 1e-15, by the series of atanh."""
+    mantissa, exponent = np.frexp(x)
+    low = mantissa < math.sqrt(0.5)
+    mantissa[low] *= 2
+    exponent[low] -= 1
+    s = (mantissa - 1) / (mantissa + 1)
+    s2 = s * s
+    total = np.full_like(s, 1 / 25)
+    for denominator in range(23, 0, -2):
+        total *= s2
+        total += 1 / denominator
+    result: Floats = exponent * math.log(2) + 2 * s * total
+    return result
+
+
+def _cos_quarter(turn: Floats) -> Floats:
+    """cos(pi/2 * turn) for turns in [0, 1), to 1e-15, as 1 - 2 sin(pi/4 turn)**2."""
+    x = turn * (math.pi / 4)
+    x2 = x * x
+    total = np.ones_like(x)
+    for n in range(16, 0, -2):
+        total *= x2
+        total /= -n * (n + 1)
+        total += 1
+    total *= x
+    return 1 - 2 * (total * total)
+
+
+def normal_at(seed: int, name: str, indices: Words) -> Floats:
+    """Standard normal numbers at ``indices`` of the stream named by ``seed`` and ``name``: FP64, the indices' shape.
+
+    Two 64-bit words an index by SplitMix64, made normal by Box and Muller (1958).
+    """
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    first, second = (np.uint64(int.from_bytes(digest[at : at + 8], "little")) for at in (0, 8))
+    with np.errstate(over="ignore"):
+        radius_words = _mix(indices * np.uint64(0x9E3779B97F4A7C15) + first)
+        angle_words = _mix(radius_words ^ second)
+    uniform = ((radius_words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    turn = (angle_words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    sign = 1.0 - 2.0 * (angle_words & np.uint64(1)).astype(np.float64)
+    return np.sqrt(-2 * _log(uniform)) * _cos_quarter(turn) * sign
+
+
+def normal_piece(seed: int, name: str, layout: Layout, std: float, dtype: torch.dtype) -> torch.Tensor:
+    """The rank's piece of the normal tensor ``name``, of standard deviation ``std``, on the CPU."""
+    piece = torch.empty(layout.local_shape, dtype=dtype)
+    if not piece.numel():
+        return piece
+    strides = [math.prod(layout.global_shape[axis + 1 :]) for axis in range(len(layout.global_shape))]
+    local_strides = [math.prod(layout.local_shape[axis + 1 :]) for axis in range(len(layout.local_shape))]
+    flat = piece.view(-1)
+    for start in range(0, flat.numel(), CHUNK):
+        here = np.arange(start, min(start + CHUNK, flat.numel()), dtype=np.uint64)
+        there = np.zeros_like(here)
+        for stride, local_stride, size, (begin, _) in zip(
+            strides, local_strides, layout.local_shape, layout.slices, strict=True
+        ):
+            there += (here // np.uint64(local_stride) % np.uint64(size) + np.uint64(begin)) * np.uint64(stride)
+        flat[start : start + CHUNK] = torch.from_numpy(normal_at(seed, name, there) * std)
+    return piece
+
+
+def initialize(model: Transformer, seed: int) -> None:
+    """Fill ``model``: norms 1, biases 0, matrices normal with standard deviation ``config.init_std``.
+
+    The outputs of attention and feed-forward, which add to the residual stream, have it divided by
+    ``sqrt(2 num_layers)`` (Radford et al., 2019). On the meta device there is nothing to fill.
+    """
+    config = model.config
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if param.is_meta:
+                continue
+            if name.endswith(".bias"):
+                param.zero_()
+            elif param.ndim == 1:
+                param.fill_(1)
+            else:
+                residual = name.endswith(("attention.o.weight", "mlp.down.weight"))
+                std = config.init_std / math.sqrt(2 * config.num_layers) if residual else config.init_std
+                param.copy_(normal_piece(seed, name, layout_of(param), std, param.dtype))

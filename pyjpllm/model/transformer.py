@@ -1,0 +1,237 @@
+"""The Llama family: RMSNorm, rotary embeddings, grouped-query attention, SwiGLU (Touvron et al., 2023).
+
+B batch, S sequence, N = B*S tokens, D model width, H query heads and K kv heads of this rank, d head width,
+F feed-forward, V vocabulary, T positions in the cache. The residual stream is flat, x_ND; under sequence parallelism
+a rank holds x_nD, its part of the tokens. Parallelism is all in the layers of `pyjpllm.parallel`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pyjpllm import ops
+from pyjpllm.config.schema import ModelConfig
+from pyjpllm.model.cache import KVCache
+from pyjpllm.parallel import (
+    ColumnParallelLinear,
+    RMSNorm,
+    RowParallelLinear,
+    TensorParallel,
+    VocabParallelEmbedding,
+    gather_vocabulary,
+    head_ranges,
+    tp_input,
+    vocab_parallel_cross_entropy,
+    vocab_parallel_logits,
+)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and grouped heads; biases, head norms and a window where asked."""
+
+    def __init__(
+        self, config: ModelConfig, layer: int, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        D, d = config.hidden_size, config.head_dim
+        heads = head_ranges(config.num_heads, config.num_kv_heads, tp)
+        mine_q = (heads.q[0] * d, heads.q[1] * d)
+        mine_kv = (heads.kv[0] * d, heads.kv[1] * d)
+
+        def projection(outputs: int, mine: tuple[int, int], copies: int) -> ColumnParallelLinear:
+            return ColumnParallelLinear(
+                D, outputs, tp=tp, bias=config.qkv_bias, out_range=mine, copies=copies, dtype=dtype, device=device
+            )
+
+        self.q = projection(config.num_heads * d, mine_q, 1)
+        self.k = projection(config.num_kv_heads * d, mine_kv, heads.kv_copies)
+        self.v = projection(config.num_kv_heads * d, mine_kv, heads.kv_copies)
+        self.o = RowParallelLinear(
+            config.num_heads * d, D, tp=tp, bias=config.out_bias, in_range=mine_q, dtype=dtype, device=device
+        )
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
+        if config.qk_norm:
+            self.q_norm = RMSNorm(d, config.norm_eps, tp=tp, per_head=True, dtype=dtype, device=device)
+            self.k_norm = RMSNorm(d, config.norm_eps, tp=tp, per_head=True, dtype=dtype, device=device)
+
+    def forward(
+        self, x_ND: Tensor, positions_BS: Tensor, document_ids_BS: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        config = self.config
+        shape_BSHd = (*positions_BS.shape, -1, config.head_dim)
+        q_BSHd = self.q(x_ND).view(shape_BSHd)
+        k_BSKd = self.k(x_ND).view(shape_BSHd)
+        v_BSKd = self.v(x_ND).view(shape_BSHd)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BSHd, k_BSKd = self.q_norm(q_BSHd), self.k_norm(k_BSKd)
+        q_BSHd, k_BSKd = ops.rotary(q_BSHd, k_BSKd, positions_BS, config.rope_theta, config.rope_scaling)
+        if cache is not None:
+            k_BSKd, v_BSKd = cache.append(self.layer, k_BSKd, v_BSKd)
+        out_BSHd = ops.attention(q_BSHd, k_BSKd, v_BSKd, document_ids_BS=document_ids_BS, window=config.sliding_window)
+        out_nD: Tensor = self.o(out_BSHd.reshape(x_ND.shape[0], -1))
+        return out_nD
+
+
+class MLP(nn.Module):
+    """The SwiGLU feed-forward: ``down(silu(gate(x)) * up(x))``."""
+
+    def __init__(
+        self, config: ModelConfig, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        super().__init__()
+        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate = ColumnParallelLinear(D, F, tp=tp, bias=bias, dtype=dtype, device=device)
+        self.up = ColumnParallelLinear(D, F, tp=tp, bias=bias, dtype=dtype, device=device)
+        self.down = RowParallelLinear(F, D, tp=tp, bias=bias, dtype=dtype, device=device)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        out_nD: Tensor = self.down(ops.swiglu(self.gate(x_ND), self.up(x_ND)))
+        return out_nD
+
+
+class Block(nn.Module):
+    """``x += attention(norm(x)); x += mlp(norm(x))``."""
+
+    def __init__(
+        self, config: ModelConfig, layer: int, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        super().__init__()
+        self.tp = tp
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
+        self.attention = Attention(config, layer, tp=tp, dtype=dtype, device=device)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
+        self.mlp = MLP(config, tp=tp, dtype=dtype, device=device)
+
+    def forward(
+        self, x_nD: Tensor, positions_BS: Tensor, document_ids_BS: Tensor | None, cache: KVCache | None = None
+    ) -> Tensor:
+        tokens = positions_BS.numel()
+        normed_ND = tp_input(self.attention_norm(x_nD), self.tp, tokens)
+        x_nD = x_nD + self.attention(normed_ND, positions_BS, document_ids_BS, cache)
+        normed_ND = tp_input(self.mlp_norm(x_nD), self.tp, tokens)
+        update_nD: Tensor = self.mlp(normed_ND)
+        return x_nD + update_nD
+
+
+class Transformer(nn.Module):
+    """A decoder of the Llama family, this rank's part of it; weights are empty until `initialize` or a file fills them.
+
+    Args:
+        config: the shape; ``vocab_size`` must be set.
+        tp: the tensor-parallel ranks that share the weights.
+        dtype: of weights and activations.
+        device: where; ``meta`` holds shapes only.
+
+    Attributes:
+        activation_checkpointing: keep only the input of each block, and compute the block again in backward.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        tp: TensorParallel | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        if config.vocab_size < 1:
+            raise ValueError("model.vocab_size is 0: set it to the tokenizer's size first")
+        self.config = config
+        self.tp = tp = TensorParallel() if tp is None else tp
+        self.activation_checkpointing = False
+        V, D = config.vocab_size, config.hidden_size
+        self.embedding = VocabParallelEmbedding(V, D, tp=tp, dtype=dtype, device=device)
+        self.blocks = nn.ModuleList(
+            Block(config, layer, tp=tp, dtype=dtype, device=device) for layer in range(config.num_layers)
+        )
+        self.norm = RMSNorm(D, config.norm_eps, tp=tp, dtype=dtype, device=device)
+        self.head: ColumnParallelLinear | None = None
+        if not config.tie_embeddings:
+            self.head = ColumnParallelLinear(D, V, tp=tp, dtype=dtype, device=device)
+
+    @property
+    def head_weight_vD(self) -> Tensor:
+        """This rank's rows of the output head: the embedding's where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self,
+        tokens_BS: Tensor,
+        *,
+        positions_BS: Tensor | None = None,
+        document_ids_BS: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Token ids -> hidden_ND after the last norm (this rank's tokens under sequence parallelism).
+
+        Positions default to 0, 1, ... of each row, from ``cache.length`` on with a cache. Tokens attend within their
+        document only, where document ids are given; a cache takes none.
+        """
+        if cache is not None and document_ids_BS is not None:
+            raise ValueError("a key-value cache holds one document a row: document ids cannot be given with it")
+        if positions_BS is None:
+            start = 0 if cache is None else cache.length
+            positions_S = torch.arange(start, start + tokens_BS.shape[1], device=tokens_BS.device)
+            positions_BS = positions_S.expand(tokens_BS.shape)
+        x_nD = self.embedding(tokens_BS)
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled() and cache is None:
+                x_nD = checkpoint(
+                    block, x_nD, positions_BS, document_ids_BS, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x_nD = block(x_nD, positions_BS, document_ids_BS, cache)
+        if cache is not None:
+            cache.advance(tokens_BS.shape[1])
+        hidden_nD: Tensor = self.norm(x_nD)
+        return hidden_nD
+
+    def loss(
+        self,
+        tokens_BS: Tensor,
+        targets_BS: Tensor,
+        *,
+        positions_BS: Tensor | None = None,
+        document_ids_BS: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> ops.CrossEntropy:
+        """Cross-entropy summed over all tokens of the batch whose target is not -100, equal on all tp ranks."""
+        hidden_nD = self(tokens_BS, positions_BS=positions_BS, document_ids_BS=document_ids_BS)
+        return vocab_parallel_cross_entropy(
+            hidden_nD, self.head_weight_vD, targets_BS, tp=self.tp, vocab_size=self.config.vocab_size, z_loss=z_loss
+        )
+
+    def logits(self, hidden_nD: Tensor, *, num_tokens: int | None = None) -> Tensor:
+        """Whole logits_NV on every tp rank. ``num_tokens`` is N, needed under sequence parallelism only."""
+        if num_tokens is None:
+            if self.tp.sequence:
+                raise ValueError("under sequence parallelism logits() needs num_tokens: a rank cannot tell N from n")
+            num_tokens = hidden_nD.shape[0]
+        return vocab_parallel_logits(
+            hidden_nD, self.head_weight_vD, tp=self.tp, vocab_size=self.config.vocab_size, num_tokens=num_tokens
+        )
+
+    def next_logits(self, tokens_BS: Tensor, cache: KVCache) -> Tensor:
+        """Read the tokens into the cache; logits_BV of what comes after the last, whole on every tp rank."""
+        hidden_ND = tp_input(self(tokens_BS, cache=cache), self.tp, tokens_BS.numel())
+        last_BD = hidden_ND.view(*tokens_BS.shape, -1)[:, -1]
+        return gather_vocabulary(ops.linear(last_BD, self.head_weight_vD), self.tp, self.config.vocab_size)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for ``batch`` rows of up to ``capacity`` positions, of this rank's kv heads."""
+        kv = head_ranges(self.config.num_heads, self.config.num_kv_heads, self.tp).kv
+        weight = self.embedding.weight
+        return KVCache(
+            self.config.num_layers,
+            batch,
+            capacity,
+            kv[1] - kv[0],
+            self.config.head_dim,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
