@@ -99,7 +99,7 @@ class DataParallel:
         for group, parts in self._partial:
             joined = torch.cat([buffers.grad[entry.start : entry.stop] for buffers, entry in parts])
             collectives.all_reduce(joined, group)
-            pieces = joined.split([entry.stop - entry.start for _, entry in parts])
+            pieces = torch.split(joined, [entry.stop - entry.start for _, entry in parts])
             for (buffers, entry), piece in zip(parts, pieces, strict=True):
                 buffers.grad[entry.start : entry.stop].copy_(piece)
         self._start_step()
@@ -124,7 +124,7 @@ def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
     """
     total = torch.zeros((), dtype=torch.float64, device=flat.device)
     for group, entry in flat.entries():
-        for piece in group.grad[entry.start : entry.stop].split(1 << 20):
+        for piece in torch.split(group.grad[entry.start : entry.stop], 1 << 20):
             total += torch.linalg.vector_norm(piece, dtype=torch.float64).square() / entry.layout.copies
     collectives.all_reduce(total, mesh.group("tp"))
     collectives.broadcast(total, mesh.group("dp"))  # replicas must take the same decision, down to the last bit

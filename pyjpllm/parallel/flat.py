@@ -145,7 +145,7 @@ class FlatParameters:
         self.buckets: tuple[Bucket, ...] = tuple(sorted(buckets, key=lambda b: order[b.entries[-1].name]))
         self._listener: Callable[[FlatEntry], None] | None = None
         self._hooks = [
-            entry.param.register_post_accumulate_grad_hook(self._hook(group, entry))
+            entry.param.register_post_accumulate_grad_hook(self._hook(group, entry))  # type: ignore[no-untyped-call]
             for group in self.groups
             for entry in group.entries
         ]

@@ -96,29 +96,30 @@ class _GatherVocabulary(torch.autograd.Function):
 
 def copy_to_tp(x: torch.Tensor, tp: TensorParallel) -> torch.Tensor:
     """``x``, equal on all tp ranks, as the input of split weights: its gradient is summed over the ranks."""
-    return x if tp.size == 1 else _Copy.apply(x, tp)  # type: ignore[no-any-return,no-untyped-call]
+    return x if tp.size == 1 else _Copy.apply(x, tp)  # type: ignore[no-untyped-call]
 
 
 def reduce_from_tp(x: torch.Tensor, tp: TensorParallel) -> torch.Tensor:
     """The sum of the ranks' ``x``, on every rank. The input's memory may be used for the result."""
-    return x if tp.size == 1 else _Reduce.apply(x, tp)  # type: ignore[no-any-return,no-untyped-call]
+    return x if tp.size == 1 else _Reduce.apply(x, tp)  # type: ignore[no-untyped-call]
 
 
 def gather_tokens(x_nD: torch.Tensor, tp: TensorParallel, num_tokens: int) -> torch.Tensor:
     """All ``num_tokens`` tokens x_ND from each rank's x_nD; the gradient is summed and split again."""
-    return x_nD if tp.size == 1 else _Gather.apply(x_nD, tp, num_tokens)  # type: ignore[no-any-return,no-untyped-call]
+    return x_nD if tp.size == 1 else _Gather.apply(x_nD, tp, num_tokens)  # type: ignore[no-untyped-call]
 
 
 def reduce_scatter_tokens(x_ND: torch.Tensor, tp: TensorParallel) -> torch.Tensor:
     """This rank's tokens x_nD of the sum of the ranks' x_ND; the gradient is gathered."""
-    return x_ND if tp.size == 1 else _ReduceScatter.apply(x_ND, tp)  # type: ignore[no-any-return,no-untyped-call]
+    return x_ND if tp.size == 1 else _ReduceScatter.apply(x_ND, tp)  # type: ignore[no-untyped-call]
 
 
 def gather_vocabulary(logits_Nv: torch.Tensor, tp: TensorParallel, vocab_size: int) -> torch.Tensor:
     """Whole logits_NV on every rank, of which each rank made the columns of its vocabulary rows."""
     if tp.size == 1:
         return logits_Nv
-    return _GatherVocabulary.apply(logits_Nv, tp, vocab_size)  # type: ignore[no-any-return,no-untyped-call]
+    out: torch.Tensor = _GatherVocabulary.apply(logits_Nv, tp, vocab_size)  # type: ignore[no-untyped-call]
+    return out
 
 
 def tp_input(x_nD: torch.Tensor, tp: TensorParallel, num_tokens: int) -> torch.Tensor:
