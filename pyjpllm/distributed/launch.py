@@ -1,0 +1,226 @@
+"""Who am I in this job: rank and size from the launcher's environment, and one call that starts torch.distributed.
+
+Nothing here imports MPI before ``init("mpi4py")`` is called in a job of more than one rank.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pyjpllm.distributed.store import LazyFileStore
+from pyjpllm.errors import UserError, did_you_mean
+
+BACKENDS = ("mpi4py", "gloo", "nccl")
+
+# One row a launcher: name, rank, size, local rank, local size, job id. The first row whose rank is set wins.
+# Sources: Open MPI 5.0 "ompi environment variables"; MPICH/Intel Hydra and MVAPICH user guides; Fugaku's job
+# operation manual (PMIX_RANK, PLE_RANK_ON_NODE, PJM_MPI_PROC); Slurm's srun manual; torchrun's documentation.
+_VARIABLES: tuple[tuple[str, str, str, str, str, str], ...] = (
+    (
+        "openmpi",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "PMIX_NAMESPACE",
+    ),
+    (
+        "mvapich",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+        "",
+    ),
+    ("hydra", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "PMI_JOBID"),
+    ("fujitsu", "PMIX_RANK", "PJM_MPI_PROC", "PLE_RANK_ON_NODE", "", "PJM_JOBID"),
+    ("slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "SLURM_JOB_ID"),
+    ("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the launcher says about this process. ``size`` is 0 when only MPI itself knows it."""
+
+    launcher: str
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    job: str
+
+
+@dataclass(frozen=True)
+class World:
+    """The started job: ``backend`` is the name asked for, also in a world of one, where nothing is started."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    backend: str
+
+
+def detect(environ: Mapping[str, str] | None = None) -> Launch | None:
+    """The launch this process is part of, or None for a plain ``python``.
+
+    Slurm counts only inside ``srun`` with more than one task: a batch script has SLURM_PROCID as well.
+    """
+    env = os.environ if environ is None else environ
+    for launcher, rank, size, local_rank, local_size, job in _VARIABLES:
+        if rank not in env:
+            continue
+        if launcher == "torchrun" and size not in env:
+            continue
+        if launcher == "slurm" and _integer(env, size, 1) < 2:
+            continue
+        world_rank = _integer(env, rank, 0)
+        world_size = _integer(env, size, 0)
+        per_node = _integer(env, local_size, 0)
+        if launcher == "slurm":
+            per_node = _slurm_tasks_here(env)
+        step = "." + env["SLURM_STEP_ID"] if launcher == "slurm" and "SLURM_STEP_ID" in env else ""
+        return Launch(
+            launcher=launcher,
+            rank=world_rank,
+            size=world_size,
+            local_rank=_integer(env, local_rank, 0),
+            local_size=per_node,
+            job=re.sub(r"[^A-Za-z0-9.@_-]", "_", env.get(job, "")) + step,
+        )
+    return None
+
+
+def _integer(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, "")
+    return int(text) if re.fullmatch(r"\d+", text) else default
+
+
+def _slurm_tasks_here(env: Mapping[str, str]) -> int:
+    """Tasks on this node from SLURM_STEP_TASKS_PER_NODE, e.g. ``2(x3),1``."""
+    counts: list[int] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", env.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        counts += [int(count)] * int(times or 1)
+    node = _integer(env, "SLURM_NODEID", 0)
+    return counts[node] if node < len(counts) else 0
+
+
+def job_store_path(launch: Launch) -> Path:
+    """The file behind a store that all ranks of this job can open.
+
+    One node: the temporary folder. Several nodes: the folder the job was started in, which every node sees;
+    ``PYJPLLM_JOB_DIR`` names another one.
+    """
+    one_node = launch.local_size == launch.size and launch.size > 0
+    default = tempfile.gettempdir() if one_node else os.getcwd()
+    folder = Path(os.environ.get("PYJPLLM_JOB_DIR", default))
+    name = launch.job or f"parent{os.getppid()}"
+    if one_node:  # a job id may come back after a reboot; the launcher's start time does not
+        name += f"-{_start_time(os.getppid())}"
+    return folder / f".pyjpllm-{os.getuid()}-{name}.store"
+
+
+def _start_time(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+_world: World | None = None
+
+
+def init(backend: str = "mpi4py", *, timeout_s: float = 1800.0, deterministic: bool = False) -> World:
+    """Start torch.distributed in this process and say who it is.
+
+    ``backend``: "mpi4py" (CPU, under mpirun, opens no port), "gloo" (CPU) or "nccl" (one GPU a rank).
+    ``timeout_s``: seconds after which an operation that has not ended is reported and the job is ended.
+    ``deterministic``: sums are taken in rank order for every type and size, so that the same numbers in the same
+    number of ranks give the same bits (mpi4py only; 16-bit sums are always so).
+    A plain ``python`` is a world of one: neither MPI nor torch.distributed is started.
+    Raises ``UserError`` when the launcher and the backend do not fit.
+    """
+    global _world
+    if backend not in BACKENDS:
+        raise UserError(f"distributed backend {backend!r} is unknown{did_you_mean(backend, BACKENDS)}")
+    if _world is not None:
+        if _world.backend != backend:
+            raise UserError(f"distributed is already started with backend {_world.backend!r}, not {backend!r}")
+        return _world
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise UserError("distributed backend 'nccl' needs a GPU and torch sees none; use 'mpi4py' or 'gloo' on a CPU")
+    if deterministic and backend != "mpi4py":
+        raise UserError(f"deterministic sums need distributed backend 'mpi4py', not {backend!r}")
+    launch = detect()
+    if launch is None or launch.size == 1:
+        _world = World(rank=0, size=1, local_rank=0, local_size=1, backend=backend)
+        return _world
+    if backend == "mpi4py":
+        _world = _init_mpi4py(launch, timeout_s, deterministic)
+    else:
+        _world = _init_stock(launch, backend, timeout_s)
+    return _world
+
+
+def _init_mpi4py(launch: Launch, timeout_s: float, deterministic: bool) -> World:
+    from pyjpllm.distributed import runtime
+
+    if launch.launcher == "torchrun":
+        raise UserError("distributed backend 'mpi4py' under torchrun: start with 'mpirun -n N', or choose 'gloo'")
+    mpi = runtime.start(deterministic=deterministic)
+    dist.init_process_group(
+        "mpi4py",
+        store=LazyFileStore(job_store_path(launch), mpi.size),
+        rank=mpi.rank,
+        world_size=mpi.size,
+        timeout=datetime.timedelta(seconds=timeout_s),
+    )
+    return World(rank=mpi.rank, size=mpi.size, local_rank=mpi.local_rank, local_size=mpi.local_size, backend="mpi4py")
+
+
+def _init_stock(launch: Launch, backend: str, timeout_s: float) -> World:
+    if launch.size == 0:
+        raise UserError(f"distributed backend {backend!r}: launcher {launch.launcher!r} tells no world size")
+    if backend == "nccl":
+        torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+    timeout = datetime.timedelta(seconds=timeout_s)
+    one_node = launch.local_size == launch.size
+    if launch.launcher == "torchrun":
+        dist.init_process_group(backend, timeout=timeout)
+    elif backend == "nccl" and not one_node:
+        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+            raise UserError("distributed backend 'nccl' on several nodes: set MASTER_ADDR and MASTER_PORT")
+        url = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        dist.init_process_group(backend, url, rank=launch.rank, world_size=launch.size, timeout=timeout)
+    else:
+        store = dist.FileStore(str(job_store_path(launch)), launch.size)
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=timeout)
+    return World(
+        rank=launch.rank,
+        size=launch.size,
+        local_rank=launch.local_rank,
+        local_size=launch.local_size or 1,
+        backend=backend,
+    )
+
+
+def finalize() -> None:
+    """Leave the job cleanly: collective over all ranks. Without effect in a world of one, or called twice."""
+    global _world
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    if _world is not None and _world.backend == "mpi4py" and _world.size > 1:
+        from pyjpllm.distributed import runtime
+
+        runtime.finalize()
+    _world = None

@@ -1,0 +1,101 @@
+"""The one mesh of ranks: axes pp, dp, cp, ep, tp, with tp innermost (neighbouring ranks, inside a node)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from pyjpllm.distributed.launch import World
+from pyjpllm.errors import UserError, nearest_divisor
+
+AXES = ("pp", "dp", "cp", "ep", "tp")
+# The name a user writes in [parallel] for each axis.
+FIELD_OF_AXIS = {"pp": "pipeline", "dp": "data", "cp": "context", "ep": "expert", "tp": "tensor"}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Sizes, this process's coordinates, and one process group an axis.
+
+    ``device_mesh`` is torch's view of the same thing (None in a world of one).
+    """
+
+    sizes: dict[str, int]
+    coordinates: dict[str, int]
+    device_mesh: DeviceMesh | None
+    world_group: dist.ProcessGroup | None
+    _groups: dict[str, dist.ProcessGroup] = field(default_factory=dict, repr=False)
+
+    def group(self, axis: str) -> dist.ProcessGroup | None:
+        """The ranks that differ from this one in ``axis`` only, or None when the axis has size 1."""
+        return self._groups.get(axis) if self.sizes[axis] > 1 else None
+
+    def rank(self, axis: str) -> int:
+        """This process's place along ``axis``."""
+        return self.coordinates[axis]
+
+    def size(self, axis: str) -> int:
+        """How many ranks ``axis`` has."""
+        return self.sizes[axis]
+
+    def is_first(self, axis: str) -> bool:
+        """Whether this process is at place 0 along ``axis``."""
+        return self.coordinates[axis] == 0
+
+
+def make_mesh(world: World, *, dp: int = -1, tp: int = 1, pp: int = 1, cp: int = 1, ep: int = 1) -> Mesh:
+    """Lay ``world`` out as pp x dp x cp x ep x tp ranks; ``dp=-1`` takes what the others leave.
+
+    Collective over all ranks. Raises ``UserError`` naming the field when the sizes do not make up the world.
+    """
+    sizes = _sizes(world.size, {"pp": pp, "dp": dp, "cp": cp, "ep": ep, "tp": tp})
+    coordinates: dict[str, int] = {}
+    rest = world.rank
+    for axis in reversed(AXES):
+        rest, coordinates[axis] = divmod(rest, sizes[axis])
+    if world.size == 1:
+        return Mesh(sizes, coordinates, None, None)
+    ranks = torch.arange(world.size, dtype=torch.int).view([sizes[axis] for axis in AXES])
+    groups = [_axis_group(ranks, axis, coordinates) for axis in AXES]
+    device = "cuda" if world.backend == "nccl" else "cpu"
+    device_mesh = DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=AXES)
+    return Mesh(sizes, coordinates, device_mesh, dist.group.WORLD, dict(zip(AXES, groups, strict=True)))
+
+
+def _axis_group(ranks: torch.Tensor, axis: str, coordinates: dict[str, int]) -> dist.ProcessGroup:
+    """The group of this process along ``axis``; only its members take part, whatever the size of the world."""
+    index = tuple(slice(None) if a == axis else coordinates[a] for a in AXES)
+    members: list[int] = ranks[index].tolist()
+    return dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{axis}")
+
+
+def _sizes(world_size: int, asked: dict[str, int]) -> dict[str, int]:
+    for axis, size in asked.items():
+        if size < 1 and not (axis == "dp" and size == -1):
+            raise UserError(
+                f"parallel.{FIELD_OF_AXIS[axis]} = {size}: must be at least 1" + (", or -1" * (axis == "dp"))
+            )
+    left = world_size
+    for axis in ("tp", "pp", "cp", "ep"):  # the innermost first: it is the one to blame last
+        if left % asked[axis]:
+            others = world_size // left
+            beside = f" (beside {others} of other axes)" if others > 1 else ""
+            raise UserError(
+                f"parallel.{FIELD_OF_AXIS[axis]} = {asked[axis]} does not divide the {world_size} ranks of this job"
+                f"{beside}; the nearest that does is {nearest_divisor(asked[axis], left)}"
+            )
+        left //= asked[axis]
+    sizes = dict(asked)
+    if asked["dp"] == -1:
+        sizes["dp"] = left
+    elif asked["dp"] != left:
+        product = math.prod(asked.values())
+        raise UserError(
+            f"parallel.data = {asked['dp']}: the parallel sizes multiply to {product}, this job has {world_size} "
+            f"ranks; the one that fits is {left} (or -1, which takes what the others leave)"
+        )
+    return sizes
