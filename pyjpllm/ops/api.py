@@ -115,10 +115,17 @@ def linear_cross_entropy(
     """Cross-entropy of the logits ``hidden @ weight.T`` summed over the tokens whose target is not ``ignore_index``.
 
     hidden [N, D], weight [V, D], targets [N] int64. ``z_loss`` is the weight of the squared log-partition (Chowdhery
-    et al., 2022, arXiv:2204.02311). Made of `linear_logsumexp`.
+    et al., 2022, arXiv:2204.02311). Made of `linear_logsumexp`. On the CPU a target that is neither in the vocabulary
+    nor ``ignore_index`` raises IndexError.
     """
+    valid_N = targets != ignore_index
+    if targets.is_cpu:
+        wrong_N = valid_N & ((targets < 0) | (targets >= weight.shape[0]))
+        if wrong_N.any():
+            wrong = int(targets[wrong_N][0])
+            raise IndexError(f"target {wrong} is neither in a vocabulary of {weight.shape[0]} nor {ignore_index}")
     lse_N, target_logit_N = linear_logsumexp(hidden, weight, targets)
-    return combine_cross_entropy(lse_N, target_logit_N, targets != ignore_index, z_loss)
+    return combine_cross_entropy(lse_N, target_logit_N, valid_N, z_loss)
 
 
 def combine_cross_entropy(lse_N: Tensor, target_logit_N: Tensor, valid_N: Tensor, z_loss: float) -> CrossEntropy:

@@ -26,7 +26,7 @@ class _GroupedLinear(torch.autograd.Function):
         ctx.sizes = _sizes(group_sizes_E, x_ND.shape[0])
         ctx.save_for_backward(x_ND, weights_EOI)
         out_NO = x_ND.new_empty((x_ND.shape[0], weights_EOI.shape[1]))
-        groups = zip(x_ND.split(ctx.sizes), weights_EOI, out_NO.split(ctx.sizes), strict=True)
+        groups = zip(torch.split(x_ND, ctx.sizes), weights_EOI, torch.split(out_NO, ctx.sizes), strict=True)
         for x_nD, weight_OI, out_nO in groups:
             torch.mm(x_nD, weight_OI.t(), out=out_nO)
         return out_NO
@@ -37,7 +37,7 @@ class _GroupedLinear(torch.autograd.Function):
         x_ND, weights_EOI = ctx.saved_tensors
         grad_x_ND = torch.empty_like(x_ND)
         grad_weights_EOI = torch.empty_like(weights_EOI)
-        splits = (tensor.split(ctx.sizes) for tensor in (x_ND, grad_NO, grad_x_ND))
+        splits = (torch.split(tensor, ctx.sizes) for tensor in (x_ND, grad_NO, grad_x_ND))
         for x_nD, grad_nO, grad_x_nD, weight_OI, grad_weight_OI in zip(
             *splits, weights_EOI, grad_weights_EOI, strict=True
         ):

@@ -27,7 +27,7 @@ class CrossEntropy(NamedTuple):
     """Sum of ``lse - target_logit``, a scalar."""
     z_loss: Tensor
     """``z_loss`` times the sum of ``lse ** 2``, a scalar."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # the field has a name that tuples use
     """Number of tokens that count, a scalar int64."""
 
 
