@@ -37,6 +37,8 @@ _OS_ERRORS = {
     errno.ENAMETOOLONG: "the name is too long",
 }
 
+_working = False
+
 
 def rank() -> int:
     """This process's rank as the launcher says it; 0 for a plain process."""
@@ -54,11 +56,11 @@ def _first_number(names: Sequence[str]) -> int | None:
 def report(error: BaseException, words: Sequence[str], *, sleep: Callable[[float], None] = time.sleep) -> int:
     """Say on stderr what ``error`` means and return the exit code for it."""
     if isinstance(error, UserError):
-        _say_once([f"jpllm: {line}" for line in str(error).splitlines()], sleep)
+        say_once([f"jpllm: {line}" for line in str(error).splitlines()], sleep)
         return USER
     format_message: Callable[[], str] | None = getattr(error, "format_message", None)
     if format_message is not None:  # the command line itself is wrong: an option or an argument
-        _say_once([_usage(error, format_message(), words)], sleep)
+        say_once([_usage(error, format_message(), words)], sleep)
         return USER
     if type(error).__name__ == "Abort":
         return INTERRUPTED
@@ -73,15 +75,25 @@ def report(error: BaseException, words: Sequence[str], *, sleep: Callable[[float
     return FAILED
 
 
-def _say_once(lines: Sequence[str], sleep: Callable[[float], None]) -> None:
+def say_once(lines: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> None:
+    """Print lines that every rank most likely has: rank 0 now, another one only if it is still there a while later.
+
+    Before the work starts only one rank a node speaks, since what differs then are the nodes' files.
+    """
     me = rank()
     if me != 0:
-        if _first_number(_LOCAL_RANKS):
+        if not _working and _first_number(_LOCAL_RANKS):
             return
         sleep(SILENCE_S)
     for line in lines:
         print(f"rank {me}: {line}" if me else line, file=sys.stderr)
     sys.stderr.flush()
+
+
+def work_starts() -> None:
+    """From here on ranks do different things, and any of them may find what the others do not."""
+    global _working
+    _working = True
 
 
 def _usage(error: BaseException, message: str, words: Sequence[str]) -> str:

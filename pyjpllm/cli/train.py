@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyjpllm.cli.exits import FAILED, say_once, work_starts
 from pyjpllm.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,19 +51,35 @@ def command(
     if check:
         _check_only(resolved, config, ranks, as_json)
         return
+    assert run is not None
+    _train(resolved, config, run)
+
+
+def _train(config: Config, path: Path, run: Path) -> None:
     from pyjpllm.config import check_config
     from pyjpllm.distributed import detect
 
     launch = detect()
-    size = 1 if launch is None else launch.size
-    if size > 0:  # 0: only MPI itself knows, and the trainer checks when it has asked
-        check_config(resolved, size, source=config)
-    assert run is not None
+    known = 1 if launch is None else launch.size  # 0: only MPI itself can tell, and the trainer asks it
+    check_config(config, known or _fewest_ranks(config), source=path)
+    from pyjpllm.training.checkpoint import SaveError
+    from pyjpllm.training.faults import TrainingError
     from pyjpllm.training.trainer import train
 
-    result = train(resolved, run)
+    work_starts()
+    try:
+        result = train(config, run)
+    except (TrainingError, SaveError) as error:
+        say_once([f"jpllm: {error}"])
+        raise typer.Exit(FAILED) from None
     if launch is None or launch.rank == 0:
         typer.echo(f"{run}: {result.exit_reason}")
+    if not result.finished:
+        raise typer.Exit(FAILED)
+
+
+def _fewest_ranks(config: Config) -> int:
+    return max(config.parallel.data, 1) * config.parallel.tensor
 
 
 def load(path: Path, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -81,8 +98,7 @@ def _read_pretrained(folder: Path) -> Mapping[str, Any]:
 def _check_only(config: Config, path: Path, ranks: int | None, as_json: bool) -> None:
     from pyjpllm.config import check_config, to_toml
 
-    parallel = config.parallel
-    size = ranks or max(parallel.data, 1) * parallel.tensor
+    size = ranks or _fewest_ranks(config)
     check_config(config, size, source=path, machine=False)
     if as_json:
         typer.echo(json.dumps({"ok": True, "ranks": size, "config": config.model_dump()}, ensure_ascii=False))

@@ -39,7 +39,7 @@ def check_config(
     _check_schedule(config, say)
     _check_engines(config, say)
     _check_intervals(config, say)
-    if machine:
+    if machine and not lines:
         _check_machine(config, world_size, say)
     if files:
         lines += [before + line for line in _missing_files(config)]
@@ -140,7 +140,7 @@ def _check_schedule(config: Config, say: Say) -> None:
     if schedule.warmup_steps >= steps:
         say("schedule.warmup_steps", f"must be less than train.steps = {steps}; at most {steps - 1}")
     elif schedule.kind == "wsd":
-        decay = math.ceil(schedule.decay_fraction * steps)
+        decay = round(schedule.decay_fraction * steps)  # as pyjpllm.training.schedule counts them
         if schedule.warmup_steps + decay > steps:
             most = math.floor((steps - schedule.warmup_steps) / steps * 1000) / 1000
             say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,8 @@ def load_config(
     """
     source = Path(path)
     text = _read(source)
-    raw = _parse(text, source)
+    written = _parse(text, source)
+    raw = copy.deepcopy(written)
     given, lines = parse_overrides(overrides)
     found = apply_overrides(raw, given)
     pretrained = _read_pretrained(raw, read_pretrained, found)
@@ -62,7 +64,7 @@ def load_config(
             for m in say.from_pydantic(error.errors(include_url=False))
             if m.location not in covered and m.location not in derived
         ]
-    lines += _lines(found, raw, text, source, given)
+    lines += _lines(found, raw, written, text, source, given)
     if lines or config is None:
         raise ConfigError(lines)
     return config
@@ -144,6 +146,8 @@ def _fill_model(raw: dict[str, Any], pretrained: Mapping[str, Any] | None, found
         else:
             found.append(say.no_such_preset(preset))
             silent = _required_sizes()
+    elif preset is not None:
+        silent = _required_sizes()  # its type is wrong, which is said
     elif pretrained is not None:
         base = dict(pretrained)
         if not base:
@@ -157,8 +161,7 @@ def _fill_model(raw: dict[str, Any], pretrained: Mapping[str, Any] | None, found
             ):
                 text = f"the weights in model.init_from have {say.shown(base[name])}; leave it out"
                 found.append(Mistake(("model", name), text))
-                model[name] = base[name]
-    elif preset is None and not any(name in written for name in _SIZES) and not _typos(written):
+    elif not any(name in written for name in _SIZES) and not _typos(written):
         found.append(
             Mistake(("model", "preset"), f'is missing: write preset = "tiny" ({", ".join(PRESETS)}) or the sizes')
         )
@@ -205,21 +208,41 @@ def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _lines(found: Sequence[Mistake], raw: Mapping[str, Any], text: str, source: Path, given: Overrides) -> list[str]:
+def _lines(
+    found: Sequence[Mistake],
+    raw: Mapping[str, Any],
+    written: Mapping[str, Any],
+    text: str,
+    source: Path,
+    given: Overrides,
+) -> list[str]:
     """One line a location: overrides in their order, then the file's mistakes from top to bottom."""
     unique = {m.location: m for m in reversed(found)}.values()
     places = list(given)
     told: list[tuple[int, int, str]] = []
     for mistake in unique:
         location = mistake.location
-        part = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in given), None)
-        if part is not None:
-            name = "" if part == location else f"{say.dotted(location)}{_glue(mistake)}"
-            told.append((0, places.index(part), f"override {given[part][0]!r}: {name}{mistake.text}"))
+        cause = _cause(location, written, given)
+        if cause is not None:
+            name = "" if location == cause[: len(location)] else f"{say.dotted(location)}{_glue(mistake)}"
+            told.append((0, places.index(cause), f"override {given[cause][0]!r}: {name}{mistake.text}"))
         else:
             line = line_of(text, location)
             told.append((1, line or 0, _line(mistake, raw, source, line)))
     return [line for *_, line in sorted(told, key=lambda entry: entry[:2])]
+
+
+def _cause(location: Location, written: Mapping[str, Any], given: Overrides) -> Location | None:
+    """The override that ``location`` comes from: one of it, of a table above it, or of what only overrides made."""
+    for length in range(len(location), 0, -1):
+        part = location[:length]
+        if part in given:
+            return part
+        if not _look_up(written, part)[0]:
+            below = next((other for other in given if other[:length] == part), None)
+            if below is not None:
+                return below
+    return None
 
 
 def _line(mistake: Mistake, raw: Mapping[str, Any], source: Path, line: int | None) -> str:

@@ -1,0 +1,181 @@
+"""Cross-field checks: every rule, and the right numbers that are offered."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyjpllm.config import ConfigError, check_config
+from pyjpllm.config.check import heads_fit
+from pyjpllm.errors import UserError
+from tests.config.builders import config, write_project
+
+Fields = dict[str, object]
+
+
+def lines(ranks: int, *, machine: bool = False, files: bool = False, **sections: Fields) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        check_config(config(**sections), ranks, machine=machine, files=files)
+    return caught.value.lines
+
+
+def one(ranks: int, *, machine: bool = False, files: bool = False, **sections: Fields) -> str:
+    found = lines(ranks, machine=machine, files=files, **sections)
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.parametrize(("ranks", "tensor"), [(1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (4, 1)])
+def test_what_fits_is_let_through(ranks: int, tensor: int) -> None:
+    check_config(config(parallel={"tensor": tensor}), ranks, machine=False, files=False)
+
+
+def test_the_batch_must_divide() -> None:
+    line = one(3, train={"global_batch": 8})
+    assert line.startswith("train.global_batch = 8: is no multiple of")
+    assert "2 x 3 = 6; nearest: 6 or 12" in line
+    assert "nearest: 16" in one(1, train={"global_batch": 8, "micro_batch": 16})
+
+
+def test_ranks_must_fit() -> None:
+    assert "does not divide the job's 3 ranks; nearest: 1 or 3" in one(3, parallel={"tensor": 2})
+    line = one(4, parallel={"tensor": 2, "data": 4})
+    assert "parallel.data = 4: times parallel.tensor = 2 is 8, but the job has 4 ranks" in line
+    assert "mpirun -n 8" in line
+    assert "or write 2" in line
+    assert "or write" not in one(3, parallel={"tensor": 2, "data": 4})
+    assert "must be at least 1, or -1" in one(1, parallel={"data": 0})
+
+
+def test_heads_must_be_shareable() -> None:
+    assert "does not divide model.num_heads = 4; nearest: 2 or 4" in one(1, model={"num_kv_heads": 3})
+    line = one(3, parallel={"tensor": 3}, train={"global_batch": 6})
+    assert "cannot share model.num_heads = 4 with model.num_kv_heads = 2; nearest: 1" in line
+    assert "intermediate_size = 2" in one(4, parallel={"tensor": 4}, model={"intermediate_size": 2})
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(1, 24))
+def test_heads_fit_as_the_layers_split_them(kv: int, share: int, tensor: int) -> None:
+    from pyjpllm.parallel import head_ranges
+    from pyjpllm.parallel.tensor import TensorParallel
+
+    fits = heads_fit(kv * share, kv, tensor)
+    try:
+        head_ranges(kv * share, kv, TensorParallel(rank=0, size=tensor))
+    except UserError:
+        assert not fits
+    else:
+        assert fits
+
+
+def test_sequence_parallel_needs_ranks() -> None:
+    assert "parallel.tensor, which is 1" in one(1, parallel={"sequence": True})
+
+
+def test_schedule() -> None:
+    assert "must be less than train.steps = 100; at most 99" in one(1, schedule={"warmup_steps": 100})
+    line = one(1, schedule={"warmup_steps": 80, "decay_fraction": 0.5})
+    assert "is 50 steps" in line
+    assert "at most 0.2" in line
+    check_config(config(schedule={"warmup_steps": 80, "decay_fraction": 0.2}), 1, machine=False, files=False)
+    check_config(
+        config(schedule={"kind": "cosine", "warmup_steps": 80, "decay_fraction": 0.5}), 1, machine=False, files=False
+    )
+
+
+def test_lengths() -> None:
+    line = one(1, data={"sequence_length": 5000})
+    assert "longer than model.max_position = 4096" in line
+    assert "model.max_position = 5000" in line
+    scaling = {"kind": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}
+    assert "model.rope_scaling.low_freq_factor = 4.0" in one(1, model={"rope_scaling": scaling})
+
+
+@pytest.mark.parametrize(
+    ("sections", "field", "right"),
+    [
+        ({"train": {"kernels": "native"}, "precision": {"dtype": "bf16"}}, "precision.dtype", '"fp32"'),
+        ({"train": {"kernels": "native"}, "precision": {"dtype": "fp64"}}, "precision.dtype", '"fp32"'),
+        ({"train": {"kernels": "reference"}, "precision": {"dtype": "bf16"}}, "precision.dtype", '"fp64"'),
+        ({"train": {"device": "cuda", "kernels": "native"}}, "train.kernels", '"torch"'),
+        ({"train": {"device": "cuda"}, "parallel": {"backend": "mpi4py"}}, "parallel.backend", '"nccl"'),
+        ({"parallel": {"backend": "nccl"}}, "parallel.backend", '"mpi4py"'),
+        ({"checkpoint": {"interval": 100, "keep_every": 250}}, "checkpoint.keep_every", "200 or 300"),
+        ({"checkpoint": {"interval": 0, "keep_every": 250}}, "checkpoint.keep_every", "saves only the last"),
+        ({"train": {"eval_interval": 10}}, "train.eval_interval", "data.valid"),
+    ],
+)
+def test_engines_and_intervals(sections: dict[str, Fields], field: str, right: str) -> None:
+    line = one(1, **sections)
+    assert line.startswith(field)
+    assert right in line
+
+
+def test_fp64_on_a_gpu_is_fine() -> None:
+    check_config(config(train={"device": "cuda"}, precision={"dtype": "fp64"}), 1, machine=False, files=False)
+
+
+def test_several_mistakes_are_all_said() -> None:
+    found = lines(3, parallel={"sequence": True}, schedule={"warmup_steps": 500}, train={"eval_interval": 1})
+    assert [line.split(" = ")[0] for line in found] == [
+        *("parallel.sequence", "train.global_batch", "schedule.warmup_steps", "train.eval_interval")
+    ]
+
+
+def test_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "sees no GPU here" in one(1, machine=True, train={"device": "cuda"})
+    assert "pip install ." in one(1, machine=True, train={"kernels": "native"})
+    assert "mpi4py is not installed" in one(2, machine=True)
+    check_config(config(parallel={"backend": "gloo"}), 2, files=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    return tmp_path
+
+
+def data(path: str) -> Fields:
+    return {"train": [{"path": path}]}
+
+
+def test_files_are_looked_for(project: Path) -> None:
+    check_config(config(data=data("tokens/web"), model={"init_from": "llama"}), 1, machine=False)
+    assert "did you mean 'tokens/web'?" in one(1, files=True, data=data("tokens/wep"))
+    assert 'write the prefix "tokens/web"' in one(1, files=True, data=data("tokens/web.bin"))
+    assert "did you mean 'tokens/heldout'?" in one(1, files=True, data=data("tokens"))
+    assert "did you mean 'tokens'?" in one(1, files=True, data=data("token/web"))
+    assert "there is no 'zzz'" in one(1, files=True, data=data("zzz/web"))
+    (project / "empty").mkdir()
+    assert "it holds no .idx" in one(1, files=True, data=data("empty"))
+    (project / "tokens" / "wiki.idx").unlink()
+    assert "'tokens/wiki.idx' is missing beside its other half" in one(1, files=True, data=data("tokens/wiki"))
+    assert one(1, files=True, data={"valid": [{"path": "tokens/x"}]}).startswith("data.valid.0.path")
+
+
+def test_the_tokenizer_is_looked_for(project: Path) -> None:
+    check_config(config(data={"tokenizer": "tokenizer/tokenizer.model"}), 1, machine=False)
+    assert "did you mean 'tokenizer'?" in one(1, files=True, data={"tokenizer": "tokeniser"})
+    assert "no tokenizer.model in this folder" in one(1, files=True, data={"tokenizer": "tokens"})
+    (project / "tokens" / "ja.model").touch()
+    assert "did you mean 'tokens/ja.model'?" in one(1, files=True, data={"tokenizer": "tokens"})
+
+
+def test_the_folder_to_start_from_is_looked_for(project: Path) -> None:
+    assert "did you mean 'llama'?" in one(1, files=True, model={"init_from": "lama"})
+    assert "no config.json" in one(1, files=True, model={"init_from": "tokens"})
+    (project / "llama" / "model.safetensors").unlink()
+    assert "no .safetensors" in one(1, files=True, model={"init_from": "llama"})
+
+
+def test_the_source_stands_before_each_line() -> None:
+    with pytest.raises(ConfigError, match=r"^run\.toml: train\.global_batch = 8"):
+        check_config(config(), 3, source="run.toml", machine=False, files=False)
