@@ -1,0 +1,181 @@
+"""Training of sentencepiece models with settings for Japanese text; the same input gives the same bytes.
+
+A corpus larger than the sample is thinned to lines whose hash is smallest, so that the sample depends only on the
+text, the seed and the size.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import sentencepiece
+
+from pyjpllm.data.shuffle import key_of, mix
+from pyjpllm.data.spm_proto import exact_scores
+from pyjpllm.data.tokenizer import FILE_NAME, SPACE, Tokenizer
+from pyjpllm.errors import UserError
+from pyjpllm.files import atomic_write
+
+Kind = Literal["unigram", "bpe"]
+Normalization = Literal["nfkc", "identity"]
+UNK, EOS, PAD = "<|unk|>", "<|eos|>", "<|pad|>"
+_LONGEST_LINE = 4000  # characters; a longer one is cut, since sentencepiece would leave it out
+_RUNS = range(2, 25)
+_HASH_BATCH = 65536
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """How a tokenizer is trained. Part of the result: with other values, other bytes."""
+
+    vocab_size: int = 32000
+    kind: Kind = "unigram"
+    normalization: Normalization = "nfkc"
+    character_coverage: float = 0.9995
+    """Part of the characters that get a piece of their own; the others are written in bytes."""
+    max_piece_length: int = 16
+    """Characters of the longest piece."""
+    sample_bytes: int = 256 << 20
+    """Text to train on; of a larger corpus, this much is drawn line by line."""
+    seed: int = 1234
+    """Seed of that draw."""
+    threads: int = 8
+    """Threads of the training; the sums of unigram training depend on their number in the last digits."""
+
+    def check(self) -> None:
+        """Raise UserError for values that cannot be trained with."""
+        if self.vocab_size < 384:
+            raise UserError(f"vocab size {self.vocab_size}: 256 bytes, ASCII and special tokens need at least 384")
+        if not 0.9 <= self.character_coverage <= 1.0:
+            raise UserError(f"character coverage {self.character_coverage}: allowed are 0.9 to 1.0")
+        if not 1 <= self.max_piece_length <= 512:
+            raise UserError(f"max piece length {self.max_piece_length}: allowed are 1 to 512")
+        if self.sample_bytes < 1 or self.threads < 1 or self.seed < 0:
+            raise UserError("sample bytes and threads must be at least 1, the seed at least 0")
+
+
+def train_tokenizer(texts: Iterable[str], folder: str | Path, options: TokenizerOptions | None = None) -> Tokenizer:
+    """Train on ``texts`` and write ``FOLDER/tokenizer.model``, whole or not at all.
+
+    Pieces beside the learned ones: all 256 bytes, printable ASCII, the line end, runs of 2 to 24 spaces. Digits stand
+    alone, spaces are kept as they are, nothing is put before a text. Ids: 0 ``<|unk|>`` (never used), 1 ``<|eos|>``
+    (ends a document), 2 ``<|pad|>``. Raises UserError when the text is too little for the vocabulary.
+    """
+    options = options or TokenizerOptions()
+    options.check()
+    model = _train(sample_lines(lines_of(texts, options.normalization), options.sample_bytes, options.seed), options)
+    if options.kind == "unigram":
+        model = exact_scores(model)
+    target = Path(folder) / FILE_NAME
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(model)
+    return Tokenizer.load(target)
+
+
+def lines_of(texts: Iterable[str], normalization: Normalization) -> Iterator[str]:
+    """The lines of the texts, normalised, without empty ones, cut to a bearable length."""
+    for text in texts:
+        if normalization == "nfkc":
+            text = unicodedata.normalize("NFKC", text)
+        for line in text.split("\n"):
+            for start in range(0, len(line), _LONGEST_LINE):
+                yield line[start : start + _LONGEST_LINE]
+
+
+def sample_lines(lines: Iterable[str], limit: int, seed: int) -> list[str]:
+    """All lines when they have at most ``limit`` bytes of UTF-8, else those of smallest hash that fit, in order."""
+    kept: list[tuple[int, int, int, str]] = []  # hash, number, bytes, line
+    bound, total = 1 << 64, 0
+    for number, hashed, line in _hashed(lines, key_of(seed)):
+        if hashed >= bound:
+            continue
+        size = len(line.encode())
+        kept.append((hashed, number, size, line))
+        total += size
+        if total > 2 * limit:
+            kept, total = _smallest(kept, limit)
+            bound = kept[-1][0] if kept else bound
+    if total > limit:
+        kept, total = _smallest(kept, limit)
+    return [line for _, line in sorted((number, line) for _, number, _, line in kept)]
+
+
+def _hashed(lines: Iterable[str], key: int) -> Iterator[tuple[int, int, str]]:
+    """(number, 64-bit hash of key and number, line)."""
+    hashes: list[int] = []
+    for number, line in enumerate(lines):
+        if number % _HASH_BATCH == 0:
+            numbers = np.arange(number, number + _HASH_BATCH, dtype=np.uint64)
+            hashes = mix(numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)).tolist()
+        yield number, hashes[number % _HASH_BATCH], line
+
+
+def _smallest(kept: list[tuple[int, int, int, str]], limit: int) -> tuple[list[tuple[int, int, int, str]], int]:
+    """The lines of smallest hash, as many as fit ``limit`` bytes (at least one), and their bytes."""
+    kept.sort()
+    total = 0
+    for place, (_, _, size, _) in enumerate(kept):
+        if total + size > limit and place:
+            return kept[:place], total
+        total += size
+    return kept, total
+
+
+def _train(lines: list[str], options: TokenizerOptions) -> bytes:
+    if not lines:
+        raise UserError("there is no text to train a tokenizer on")
+    ascii_printable = string.ascii_letters + string.digits + string.punctuation
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=buffer,
+            model_type=options.kind,
+            vocab_size=options.vocab_size,
+            character_coverage=options.character_coverage,
+            max_sentencepiece_length=options.max_piece_length,
+            max_sentence_length=8 * _LONGEST_LINE,
+            normalization_rule_name=options.normalization,
+            byte_fallback=True,
+            split_digits=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            user_defined_symbols=["\n", *(SPACE * count for count in _RUNS)],
+            required_chars=ascii_printable,
+            unk_id=0,
+            bos_id=-1,
+            eos_id=1,
+            pad_id=2,
+            unk_piece=UNK,
+            eos_piece=EOS,
+            pad_piece=PAD,
+            num_threads=options.threads,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(error, options.vocab_size) from None
+    return buffer.getvalue()
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+    """sentencepiece's complaint in a user's words."""
+    message = str(error)
+    if most := re.search(r"too high .*<= (\d+)", message):
+        return UserError(f"vocab size {vocab_size} is too large for this little text; at most {most[1]}, or more text")
+    if least := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
+        return UserError(
+            f"vocab size {vocab_size} is too small: characters and bytes alone need {least[1]}; "
+            "raise it, or lower the character coverage"
+        )
+    if "sentences_.empty()" in message:
+        return UserError("there is no text to train a tokenizer on")
+    return error
