@@ -1,0 +1,100 @@
+// The vector type for AVX2 with FMA: 8 FP32 lanes. simd.h lists the interface.
+#pragma once
+#include <immintrin.h>
+
+namespace jpllm {
+namespace JPLLM_ISA_NAME {
+namespace {
+
+struct V {
+    static constexpr int N = 8;
+    __m256 v;
+
+    static V zero() { return {_mm256_setzero_ps()}; }
+    static V set(float x) { return {_mm256_set1_ps(x)}; }
+    static V load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    static V load_n(const float* p, int n) { return {_mm256_maskload_ps(p, mask(n))}; }
+    void store(float* p) const { _mm256_storeu_ps(p, v); }
+    void store_n(float* p, int n) const { _mm256_maskstore_ps(p, mask(n), v); }
+    void store_bf16_n(uint16_t* p, int n) const {
+        const __m256i bits = _mm256_castps_si256(v);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+        const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+        if (n == N) {
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+        } else {
+            uint16_t lanes[N];
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(lanes), _mm256_castsi256_si128(packed));
+            for (int i = 0; i < n; ++i) p[i] = lanes[i];
+        }
+    }
+
+    static __m256i mask(int n) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
+};
+
+inline V operator+(V a, V b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline V operator-(V a, V b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline V operator*(V a, V b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline V operator/(V a, V b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline V fma(V a, V b, V c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline V fnma(V a, V b, V c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+inline V max(V a, V b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline V min(V a, V b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline V sqrt(V a) { return {_mm256_sqrt_ps(a.v)}; }
+inline V round(V a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// Two factors, so that |n| <= 252 over- and underflows as it should.
+inline V scale2(V a, V n) {
+    const __m256i whole = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(whole, 1);
+    const auto power = [](__m256i e) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(127)), 23));
+    };
+    return {_mm256_mul_ps(_mm256_mul_ps(a.v, power(half)), power(_mm256_sub_epi32(whole, half)))};
+}
+inline V first_n(V a, int n, float fill) {
+    return {_mm256_blendv_ps(_mm256_set1_ps(fill), a.v, _mm256_castsi256_ps(V::mask(n)))};
+}
+inline float sum(V a) {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+inline float max_lane(V a) {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
+}
+
+inline void transpose(V (&r)[8]) {
+    __m256 t[8], u[8];
+    JPLLM_UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
+        t[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
+    }
+    JPLLM_UNROLL for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    JPLLM_UNROLL for (int i = 0; i < 4; ++i) {
+        r[i].v = _mm256_permute2f128_ps(u[i], u[4 + i], 0x20);
+        r[4 + i].v = _mm256_permute2f128_ps(u[i], u[4 + i], 0x31);
+    }
+}
+
+// Tile 6 x 16: 12 sums + 2 of B + 1 of A in 16 registers.
+struct Tuning {
+    static constexpr int tile_rows = 6, tile_vectors = 2;
+    static constexpr int block_k = 256, block_m = 144, panel_n = 4080, panel_m = 4098;
+    static constexpr int prefetch = 0;
+};
+
+}  // namespace
+}  // namespace JPLLM_ISA_NAME
+}  // namespace jpllm

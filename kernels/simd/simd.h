@@ -1,0 +1,49 @@
+// Picks the vector type of the instruction set this unit is compiled for. Every type has the same names:
+//
+//   V::N                              lanes (FP32)
+//   V::zero() set(x) load(p) store(p) any alignment of a float
+//   V::load_n(p, n) x.store_n(p, n)   the first n of N lanes, 0 <= n <= N; the others read as 0
+//   x.store_bf16_n(p, n)              rounded to bfloat16, nearest, ties to even, NaN stays NaN
+//   + - * / fma(a,b,c)=ab+c fnma(a,b,c)=c-ab sqrt round(nearest) scale2(x,n)=x*2^n (n whole)
+//   max(a, b) min(a, b)               give b where either is NaN (SVE: NaN)
+//   first_n(x, n, fill)               x in the first n lanes, fill in the others
+//   sum(x) max_lane(x)                across the lanes, a fixed order
+//   transpose(V (&)[N])               an N x N block
+//   Tuning                            tile, block and prefetch sizes of the matrix product
+//
+// Everything is in an unnamed namespace inside the instruction set's own: no function compiled for one set may be
+// merged by the linker with another's. For the same reason these units include no C++ library header.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__clang__)
+#define JPLLM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define JPLLM_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+#if defined(JPLLM_UNIT_AVX512)
+#define JPLLM_ISA_NAME avx512
+#include "avx512.h"
+#elif defined(JPLLM_UNIT_AVX2)
+#define JPLLM_ISA_NAME avx2
+#include "avx2.h"
+#elif defined(JPLLM_UNIT_SVE512)
+#define JPLLM_ISA_NAME sve512
+#include "sve512.h"
+#else
+#define JPLLM_ISA_NAME scalar
+#include "scalar.h"
+#endif
+
+namespace jpllm {
+namespace JPLLM_ISA_NAME {
+namespace {
+
+inline void prefetch(const float* p) { __builtin_prefetch(p); }
+
+}  // namespace
+}  // namespace JPLLM_ISA_NAME
+}  // namespace jpllm

@@ -1,0 +1,90 @@
+// The vector type for SVE with 512-bit vectors (A64FX): 16 FP32 lanes, fixed length so that arrays of it exist.
+// FDIV and FSQRT block an A64FX core's pipe for 98 cycles (A64FX Microarchitecture Manual 1.8.1), so both are made of
+// an estimate and Newton steps, within 2 units in the last place. simd.h lists the interface.
+#pragma once
+#include <arm_sve.h>
+
+#if !defined(__ARM_FEATURE_SVE_BITS) || __ARM_FEATURE_SVE_BITS != 512
+#error "compile the sve512 unit with -msve-vector-bits=512"
+#endif
+
+namespace jpllm {
+namespace JPLLM_ISA_NAME {
+namespace {
+
+typedef svfloat32_t Float16Lanes __attribute__((arm_sve_vector_bits(512)));
+
+struct V {
+    static constexpr int N = 16;
+    Float16Lanes v;
+
+    static V zero() { return {svdup_n_f32(0.0f)}; }
+    static V set(float x) { return {svdup_n_f32(x)}; }
+    static V load(const float* p) { return {svld1_f32(svptrue_b32(), p)}; }
+    static V load_n(const float* p, int n) { return {svld1_f32(svwhilelt_b32_s32(0, n), p)}; }
+    void store(float* p) const { svst1_f32(svptrue_b32(), p, v); }
+    void store_n(float* p, int n) const { svst1_f32(svwhilelt_b32_s32(0, n), p, v); }
+    void store_bf16_n(uint16_t* p, int n) const {
+        const svbool_t all = svptrue_b32();
+        const svuint32_t bits = svreinterpret_u32_f32(v);
+        const svuint32_t odd = svand_n_u32_x(all, svlsr_n_u32_x(all, bits, 16), 1);
+        const svuint32_t rounded = svadd_u32_x(all, bits, svadd_n_u32_x(all, odd, 0x7fff));
+        const svuint32_t quiet = svorr_n_u32_x(all, bits, 0x400000);
+        const svuint32_t chosen = svsel_u32(svcmpuo_f32(all, v, v), quiet, rounded);
+        svst1h_u32(svwhilelt_b32_s32(0, n), p, svlsr_n_u32_x(all, chosen, 16));
+    }
+};
+
+inline V operator+(V a, V b) { return {svadd_f32_x(svptrue_b32(), a.v, b.v)}; }
+inline V operator-(V a, V b) { return {svsub_f32_x(svptrue_b32(), a.v, b.v)}; }
+inline V operator*(V a, V b) { return {svmul_f32_x(svptrue_b32(), a.v, b.v)}; }
+inline V operator/(V a, V b) {
+    svfloat32_t r = svrecpe_f32(b.v);
+    r = svmul_f32_x(svptrue_b32(), r, svrecps_f32(b.v, r));
+    r = svmul_f32_x(svptrue_b32(), r, svrecps_f32(b.v, r));
+    return {svmul_f32_x(svptrue_b32(), a.v, r)};
+}
+inline V fma(V a, V b, V c) { return {svmla_f32_x(svptrue_b32(), c.v, a.v, b.v)}; }
+inline V fnma(V a, V b, V c) { return {svmls_f32_x(svptrue_b32(), c.v, a.v, b.v)}; }
+inline V max(V a, V b) { return {svmax_f32_x(svptrue_b32(), a.v, b.v)}; }
+inline V min(V a, V b) { return {svmin_f32_x(svptrue_b32(), a.v, b.v)}; }
+inline V sqrt(V a) {
+    const svbool_t all = svptrue_b32();
+    svfloat32_t r = svrsqrte_f32(a.v);
+    r = svmul_f32_x(all, r, svrsqrts_f32(svmul_f32_x(all, a.v, r), r));
+    r = svmul_f32_x(all, r, svrsqrts_f32(svmul_f32_x(all, a.v, r), r));
+    // 0 and infinity are their own roots, but 0 * infinity above is not.
+    const svbool_t self = svorr_b_z(all, svcmpeq_n_f32(all, a.v, 0.0f), svcmpeq_n_f32(all, a.v, __builtin_inff()));
+    return {svsel_f32(self, a.v, svmul_f32_x(all, a.v, r))};
+}
+inline V round(V a) { return {svrintn_f32_x(svptrue_b32(), a.v)}; }
+inline V scale2(V a, V n) {
+    return {svscale_f32_x(svptrue_b32(), a.v, svcvt_s32_f32_x(svptrue_b32(), n.v))};
+}
+inline V first_n(V a, int n, float fill) { return {svsel_f32(svwhilelt_b32_s32(0, n), a.v, svdup_n_f32(fill))}; }
+inline float sum(V a) { return svaddv_f32(svptrue_b32(), a.v); }
+inline float max_lane(V a) { return svmaxv_f32(svptrue_b32(), a.v); }
+
+// Four perfect shuffles of the rows' halves: row-major 16 x 16 becomes column-major.
+inline void transpose(V (&r)[16]) {
+    JPLLM_UNROLL for (int stage = 0; stage < 4; ++stage) {
+        Float16Lanes t[16];
+        JPLLM_UNROLL for (int i = 0; i < 8; ++i) {
+            t[2 * i] = svzip1_f32(r[i].v, r[8 + i].v);
+            t[2 * i + 1] = svzip2_f32(r[i].v, r[8 + i].v);
+        }
+        JPLLM_UNROLL for (int i = 0; i < 16; ++i) r[i].v = t[i];
+    }
+}
+
+// Tile 8 x 48 (as Arm's and KleidiAI's 8 x 3VL): 24 sums in flight cover the latency of 9 on two pipes. B streams from
+// L2 (256-byte lines), so it is asked for two lines ahead. Blocks: A within a core's share of L2, B in the CMG's.
+struct Tuning {
+    static constexpr int tile_rows = 8, tile_vectors = 3;
+    static constexpr int block_k = 256, block_m = 128, panel_n = 4080, panel_m = 4096;
+    static constexpr int prefetch = 512;
+};
+
+}  // namespace
+}  // namespace JPLLM_ISA_NAME
+}  // namespace jpllm
