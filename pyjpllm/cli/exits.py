@@ -24,6 +24,7 @@ SILENCE_S = 5.0
 _RANKS = ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "RANK")
 _LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PLE_RANK_ON_NODE",
                 "SLURM_LOCALID", "LOCAL_RANK")  # fmt: skip
+_LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_WORLD_SIZE")
 
 # What the system says about disks, in a user's words.
 _OS_ERRORS = {
@@ -43,6 +44,11 @@ _working = False
 def rank() -> int:
     """This process's rank as the launcher says it; 0 for a plain process."""
     return _first_number(_RANKS) or 0
+
+
+def ranks_here() -> int:
+    """How many ranks of this job are on this node, as far as the launcher says; at least 1."""
+    return max(1, _first_number(_LOCAL_SIZES) or 1)
 
 
 def _first_number(names: Sequence[str]) -> int | None:
