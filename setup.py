@@ -87,7 +87,9 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={work / 'out'}",
         ]
         for command in (configure, [cmake, "--build", str(work)]):
-            result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            result = subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
             if result.returncode != 0:
                 sys.stderr.write(result.stdout)
                 stop(f"`{' '.join(command[:3])} ...` failed; its output is above")

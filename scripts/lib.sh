@@ -26,9 +26,10 @@ find_python() {
     done
 }
 
-# One line for each thing that is missing, with the Debian package that brings it; exit 2 if there was any.
+# check_tools [PROGRAM...]: one line for each thing that is missing, with the Debian package that brings it; exit 2 if
+# there was any. A PROGRAM more is in the Debian package of its name.
 check_tools() {
-    local missing=0 header
+    local missing=0 header program
     PYTHON=$(find_python)
     if [[ -z $PYTHON ]]; then
         complain "no Python 3.10 or newer on the PATH: install Debian's package python3 (or set PYTHON=/path/to/python3)"
@@ -57,10 +58,12 @@ check_tools() {
         complain "no C++ compiler: install Debian's package g++ (or clang)"
         missing=1
     fi
-    if [[ ${1:-} == git ]] && ! command -v git >/dev/null; then
-        complain "git is missing: install Debian's package git"
-        missing=1
-    fi
+    for program in "$@"; do
+        if ! command -v "$program" >/dev/null; then
+            complain "$program is missing: install Debian's package $program"
+            missing=1
+        fi
+    done
     ((missing == 0)) || exit 2
 }
 

@@ -143,7 +143,7 @@ summary() {
 
 # --- all of it --------------------------------------------------------------------------------------------------------
 started=$SECONDS
-check_tools
+check_tools git
 heading "environment"
 install "$VENV" run
 export PATH=$VENV/bin:$PATH

@@ -356,6 +356,7 @@ def examine_mpi(found: Diagnosis, environ: Mapping[str, str]) -> None:
         return
     # A rank's own variables would make the probe wait for the other ranks.
     clean = {k: v for k, v in environ.items() if not re.match(r"OMPI_|PMIX_|PMI_|PRTE_|SLURM_|MPI_LOCAL|PLE_", k)}
+    clean["OMPI_MCA_btl"] = "self"  # a lone process of Open MPI 5.0 leaves its shared-memory segment behind
     try:
         done = subprocess.run([sys.executable, "-c", _MPI_PROBE], capture_output=True, text=True, env=clean, timeout=60)
         answer = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None

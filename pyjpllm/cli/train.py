@@ -90,9 +90,9 @@ def load(path: Path, overrides: list[str] | tuple[str, ...]) -> Config:
 
 
 def _read_pretrained(folder: Path) -> Mapping[str, Any]:
-    from pyjpllm.model import huggingface
+    from pyjpllm.model.huggingface import load_config
 
-    return huggingface.load_config(folder).model_dump(exclude_none=True)
+    return load_config(folder).model_dump(exclude_none=True)
 
 
 def _check_only(config: Config, path: Path, ranks: int | None, as_json: bool) -> None:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IGNORE = -100
-"""The target of a position that is not counted in the loss."""
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyjpllm.config.schema import Config, Corpus
-from pyjpllm.data.batch import IGNORE, Batch, positions_of
+from pyjpllm.data.batch import Batch, positions_of
 from pyjpllm.data.blend import Blend
 from pyjpllm.data.indexed import Index, bin_path, read_index
-from pyjpllm.data.packing import PackedCorpus, Windows, samples_of
+from pyjpllm.data.packing import IGNORE, PackedCorpus, Windows, samples_of
 from pyjpllm.data.tokenizer import Tokenizer
 from pyjpllm.distributed.collectives import broadcast, broadcast_object
 from pyjpllm.distributed.mesh import AXES, Mesh

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyjpllm.data.batch import IGNORE
 from pyjpllm.data.indexed import Index, TokenFile, idx_path
 from pyjpllm.data.shuffle import key_of, order_of, scatter
 from pyjpllm.errors import UserError
+
+IGNORE = -100
+"""The target of a position that is not counted in the loss."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,9 @@ def _obstacle(info: spm_proto.ModelInfo) -> str | None:
         return "it changes the spaces of a text (add_dummy_prefix or remove_extra_whitespaces)"
     if info.model_type == spm_proto.UNIGRAM and any(p.type == spm_proto.USER_DEFINED for p in info.pieces):
         return "it has user-defined pieces without scores"
+    for piece in info.pieces:
+        if piece.type == spm_proto.USER_DEFINED and len(piece.text) > 1 and not _is_run(piece.text):
+            return f"it has the user-defined piece {piece.text!r}"
     return None
 
 
@@ -119,10 +122,18 @@ def _escape(piece: str) -> str:
 
 
 def _merges(info: spm_proto.ModelInfo) -> list[tuple[str, str]]:
-    """Every way to put a piece together out of two, in the order in which sentencepiece merges."""
+    """Every way to put a piece together out of two, in the order in which sentencepiece merges.
+
+    Runs of spaces come first: they stand alone (see the pre-tokenizer), so any order makes one piece of them.
+    """
     ordinary = {p.text: p.score for p in info.pieces if p.type == spm_proto.NORMAL}
-    merges: list[tuple[str, str]] = []
+    runs = {p.text for p in info.pieces if p.type == spm_proto.USER_DEFINED and _is_run(p.text)} | {_SPACE}
+    merges = [(left, right) for left in sorted(runs) for right in sorted(runs) if left + right in runs]
     for text in sorted(ordinary, key=lambda t: -ordinary[t]):
         pairs = ((text[:at], text[at:]) for at in range(1, len(text)))
         merges += [(left, right) for left, right in pairs if left in ordinary and right in ordinary]
     return merges
+
+
+def _is_run(text: str) -> bool:
+    return set(text) == {_SPACE}

@@ -4,6 +4,7 @@ Importing this package registers the backend ``mpi4py`` with torch.distributed; 
 """
 
 from pyjpllm.distributed import mpi_backend as mpi_backend
+from pyjpllm.distributed import rendezvous as rendezvous
 from pyjpllm.distributed.launch import Launch, World, detect, finalize, init
 from pyjpllm.distributed.mesh import AXES, Mesh, make_mesh
 

@@ -52,7 +52,6 @@ class Operation:
         "describe",
         "group",
         "lane",
-        "on_done",
         "requests",
         "sequence",
         "source",
@@ -71,7 +70,6 @@ class Operation:
         group: Any,
         sequence: int,
         deadline: float,
-        on_done: Callable[[Operation], None] | None = None,
     ) -> None:
         self.work = work
         self.lane = lane
@@ -79,7 +77,6 @@ class Operation:
         self.group = group
         self.sequence = sequence
         self.deadline = deadline
-        self.on_done = on_done
         self.steps: Steps | None = None
         self.requests: list[Any] = []
         self.statuses: list[Any] | None = None  # set by a generator that wants to know the source
@@ -91,8 +88,9 @@ class Operation:
 class CommThread:
     """Owns MPI after start-up. Any thread may ``submit``; only this one calls MPI."""
 
-    def __init__(self, testall: Callable[..., bool]) -> None:
+    def __init__(self, testall: Callable[..., bool], on_done: Callable[[Operation], None]) -> None:
         self._testall = testall
+        self._on_done = on_done
         self._inbox: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self.waiters: set[MPIWork] = set()
         self.pending: dict[int, Operation] = {}  # by id; read by the watchdog
@@ -205,8 +203,7 @@ class CommThread:
             operation.lane.busy = None
         operation.steps = None
         self.pending.pop(id(operation), None)
-        if operation.on_done is not None:
-            operation.on_done(operation)
+        self._on_done(operation)
         operation.work.finish(error, operation.source)
 
 

@@ -2,7 +2,6 @@
 
 torch 2.13 renamed calls (``_allgather_base`` became ``all_gather_single``, and so on); its C++ side looks for the new
 name first and the old one second, earlier versions for the old name only. Both names are defined on our class.
-C++ also asks by C++ names (``getGroupName``) where Python code uses others (``group_name``).
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ OTHER_NAMES = {
     "reduce_scatter_single_coalesced": ("reduce_scatter_tensor_coalesced",),
     "all_to_all_single": ("alltoall_base",),
     "split_group": ("splitGroup",),
-    "merge_remote_group": ("mergeRemoteGroup",),
-    "_set_group_name": ("setGroupName",),
-    "_set_group_desc": ("setGroupDesc",),
 }
 
 

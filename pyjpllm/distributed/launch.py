@@ -130,6 +130,12 @@ def job_store_path(launch: Launch) -> Path:
     return folder / f".pyjpllm-{os.getuid()}-{name}.store"
 
 
+def forget_store() -> None:
+    """Remove the store's file if there is one: for a job that ends badly."""
+    for store in LazyFileStore.alive:
+        store.remove()
+
+
 def _start_time(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]

@@ -1,195 +1,32 @@
-"""The backend ``mpi4py`` of torch.distributed: a process group on MPI, for CPU tensors.
+"""The backend ``mpi4py`` of torch.distributed: its collectives and point-to-point calls, for CPU tensors.
 
-A method here checks and prepares its tensors on the caller's thread and enqueues a generator (transport.py,
-reductions.py) on the communication thread; the Work it returns is completed there. ``P``: ranks of the group.
+A method checks and prepares its tensors on the caller's thread and enqueues a generator (transport.py,
+reductions.py) for the communication thread; the Work it returns is completed there.
 """
 
 from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.rendezvous import register_rendezvous_handler
 
-from pyjpllm.distributed import launch as launching
 from pyjpllm.distributed import reductions, runtime, transport
-from pyjpllm.distributed.comm_thread import Lane, Operation, Steps
+from pyjpllm.distributed.comm_thread import Operation, Steps
 from pyjpllm.distributed.compat import with_all_names
-from pyjpllm.distributed.store import LazyFileStore
+from pyjpllm.distributed.group import NAME, GroupOverMPI, Tensors
+from pyjpllm.distributed.staging import Staging
 from pyjpllm.distributed.transport import Communicator
-from pyjpllm.distributed.work import MPIWork, WorkList
+from pyjpllm.distributed.work import MPIWork
 from pyjpllm.errors import UserError
-
-NAME = "mpi4py"
-Tensors = list[torch.Tensor]
-
-
-class _Staged:
-    """Contiguous stand-ins for tensors that are not: copied in before, copied back after."""
-
-    def __init__(self) -> None:
-        self._back: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def read(self, x: torch.Tensor) -> torch.Tensor:
-        """A contiguous tensor with the content of ``x``."""
-        return _plain(x).contiguous()
-
-    def write(self, x: torch.Tensor) -> torch.Tensor:
-        """A contiguous tensor whose content ends up in ``x``."""
-        x = _plain(x)
-        if x.is_contiguous():
-            return x
-        stand_in = torch.empty_like(x, memory_format=torch.contiguous_format)
-        self._back.append((x, stand_in))
-        return stand_in
-
-    def update(self, x: torch.Tensor) -> torch.Tensor:
-        """Both: for operations in place."""
-        stand_in = self.write(x)
-        if stand_in is not x and self._back and self._back[-1][1] is stand_in:
-            stand_in.copy_(_plain(x))
-        return stand_in
-
-    def around(self, steps: Steps) -> Steps:
-        yield from steps
-        for x, stand_in in self._back:
-            x.copy_(stand_in)
-
-
-def _plain(x: torch.Tensor) -> torch.Tensor:
-    if x.device.type != "cpu" or x.layout != torch.strided:
-        raise ValueError(f"mpi4py: needs dense CPU tensors, not {x.layout} on {x.device}")
-    x = x.detach()
-    if x.is_conj() or x.is_neg():
-        x = x.resolve_conj().resolve_neg()
-    return x
 
 
 @with_all_names
-class ProcessGroupMPI4Py(dist.ProcessGroup):
-    """A process group over MPI communicators that only its members created."""
-
-    supports_coalescing = False
-    supports_splitting = False
-
-    def __init__(
-        self, rt: runtime.Runtime, c: Communicator, name: str, ranks: Sequence[int], timeout: datetime.timedelta
-    ) -> None:
-        super().__init__(c.rank, c.size)
-        self._rt = rt
-        self._c = c
-        self._lane = Lane()
-        self._ranks = list(ranks)
-        self._timeout_s = timeout.total_seconds()
-        self._sequence = 0
-        self._name = name
-        self._description = "undefined"
-        self._coalescing: list[Any] | None = None
-
-    # -- who we are
-
-    def getBackendName(self) -> str:
-        return NAME
-
-    def name(self) -> str:
-        return NAME
-
-    def getRank(self) -> int:
-        return self._c.rank
-
-    def getSize(self) -> int:
-        return self._c.size
-
-    def rank(self) -> int:
-        return self._c.rank
-
-    def size(self) -> int:
-        return self._c.size
-
-    def getGroupName(self) -> str:
-        return self._name
-
-    def _set_group_name(self, name: str) -> None:
-        self._name = name
-
-    def getGroupDesc(self) -> str:
-        return self._description
-
-    def _set_group_desc(self, description: str) -> None:
-        self._description = description
-
-    @property
-    def group_name(self) -> str:
-        return self._name
-
-    @property
-    def group_desc(self) -> str:
-        return self._description
-
-    @property
-    def _device_types(self) -> list[torch.device]:
-        return [torch.device("cpu")]
-
-    def _get_backend(self, device: torch.device) -> ProcessGroupMPI4Py:
-        return self
-
-    def _get_backend_name(self) -> str:
-        return NAME
-
-    def _has_hooks(self) -> bool:
-        return False
-
-    def set_timeout(self, timeout: datetime.timedelta) -> None:
-        self._timeout_s = timeout.total_seconds()
-
-    def _get_sequence_number_for_group(self) -> int:
-        return self._sequence
-
-    def _set_sequence_number_for_group(self) -> None:
-        """All members count the same calls from 0: there is nothing to agree on."""
-
-    def shutdown(self) -> None:
-        """Nothing to do: communicators end with MPI, and a group may be dropped by one rank before another."""
-
-    abort = shutdown
-
-    # -- enqueueing
-
-    def _enqueue(
-        self,
-        make_steps: Callable[[Operation], Steps],
-        outputs: Tensors,
-        label: str,
-        shown: Tensors,
-        opts: Any = None,
-        lane: Lane | None = None,
-    ) -> MPIWork:
-        thread = self._rt.thread
-        self._sequence += 1
-        sequence = self._sequence
-        work = MPIWork(outputs, thread.waiters, label)
-        seconds = self._timeout_s
-        timeout = getattr(opts, "timeout", None)
-        if timeout is not None and timeout.total_seconds() > 0:
-            seconds = timeout.total_seconds()
-        operation = Operation(
-            work, lane, lambda: f"{label}{_shapes(shown)}", self, sequence, time.monotonic() + seconds
-        )
-        thread.submit(operation, make_steps(operation))
-        if self._coalescing is not None:
-            self._coalescing.append(work)
-        return work
-
-    def _start_coalescing(self, device: torch.device) -> None:
-        self._coalescing = []
-
-    def _end_coalescing(self, device: torch.device) -> WorkList:
-        works, self._coalescing = self._coalescing or [], None
-        return WorkList(works)
+class ProcessGroupMPI4Py(GroupOverMPI):
+    """torch.distributed's calls over MPI."""
 
     # -- reductions
 
@@ -197,9 +34,11 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
         return self.allreduce_coalesced(tensors, opts, "allreduce")
 
     def allreduce_coalesced(self, tensors: Tensors, opts: Any = None, label: str = "allreduce_coalesced") -> MPIWork:
-        reduction = reductions.parse(opts.reduceOp if opts is not None else dist.ReduceOp.SUM)
-        staged = _Staged()
-        xs = [staged.update(_real_bits(x, reduction)) for x in tensors]
+        if any(x.layout != torch.strided for x in tensors):
+            return self._allreduce_sparse(tensors, opts)
+        reduction = _reduction(opts)
+        staging = Staging()
+        xs = [staging.update(x) for x in tensors]
         for x in xs:
             reductions.check(x, reduction)
 
@@ -214,20 +53,28 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
                 for x, piece in zip(same, flat.split([x.numel() for x in same]), strict=True):
                     x.view(-1).copy_(piece)
 
-        return self._enqueue(lambda op: staged.around(steps(op)), tensors, label, tensors, opts, self._lane)
+        return self._collective(label, lambda op: staging.around(steps(op)), tensors, tensors, opts)
+
+    def _allreduce_sparse(self, tensors: Tensors, opts: Any) -> MPIWork:
+        (x,) = tensors
+        reduction = _reduction(opts)
+        if x.layout != torch.sparse_coo or reduction != reductions.Reduction("sum"):
+            raise ValueError(f"mpi4py: allreduce takes sparse COO tensors with SUM only, not {x.layout}")
+        return self._collective(
+            "allreduce", lambda op: reductions.all_reduce_sparse(self._c, op, x.detach()), tensors, [], opts
+        )
 
     def reduce(self, tensors: Tensors, opts: Any) -> MPIWork:
-        reduction = reductions.parse(opts.reduceOp)
-        staged = _Staged()
-        (x,) = tensors
-        root = opts.rootRank
-        x = staged.update(x) if self._c.rank == root else staged.read(x)
+        reduction, root = _reduction(opts), opts.rootRank
+        staging = Staging()
+        (tensor,) = tensors
+        x = staging.update(tensor) if self._c.rank == root else staging.read(tensor)
         reductions.check(x, reduction)
 
         def steps(op: Operation) -> Steps:
-            return staged.around(reductions.reduce(self._c, op, x, reduction, root, self._rt.deterministic))
+            return staging.around(reductions.reduce(self._c, op, x, reduction, root, self._rt.deterministic))
 
-        return self._enqueue(steps, tensors, "reduce", tensors, opts, self._lane)
+        return self._collective("reduce", steps, tensors, tensors, opts)
 
     def reduce_scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any = None) -> MPIWork:
         return self._reduce_scatters(outputs, inputs, opts, "reduce_scatter")
@@ -238,24 +85,25 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
     def reduce_scatter_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None, label: str = "reduce_scatter_single_coalesced"
     ) -> MPIWork:
-        size = self._c.size
+        staging = Staging()
+        pieces = []
         for output, whole in zip(outputs, inputs, strict=True):
-            if whole.numel() != output.numel() * size:
+            if whole.numel() != output.numel() * self._c.size:
                 raise ValueError(
-                    f"mpi4py: {label}: input of {whole.numel()} elements is not {size} times the output's {output.numel()}"
+                    f"mpi4py: {label}: the input's {whole.numel()} elements are not {self._c.size} times "
+                    f"the output's {output.numel()}"
                 )
-        pieces = [list(_plain(whole).contiguous().view(-1).chunk(size)) if whole.numel() else
-                  [whole.new_empty(0)] * size for whole in inputs]  # fmt: skip
+            pieces.append(list(staging.read(whole).view(self._c.size, output.numel())))
         return self._reduce_scatters(outputs, pieces, opts, label)
 
     def _reduce_scatters(self, outputs: Tensors, inputs: list[Tensors], opts: Any, label: str) -> MPIWork:
-        reduction = reductions.parse(opts.reduceOp if opts is not None else dist.ReduceOp.SUM)
-        staged = _Staged()
+        reduction = _reduction(opts)
+        staging = Staging()
         pairs: list[tuple[torch.Tensor, Tensors]] = []
         for output, pieces in zip(outputs, inputs, strict=True):
             if len(pieces) != self._c.size or pieces[self._c.rank].numel() != output.numel():
                 raise ValueError(f"mpi4py: {label}: needs one input a rank, this rank's of the output's size")
-            pairs.append((staged.write(output), [staged.read(piece) for piece in pieces]))
+            pairs.append((staging.write(output), [staging.read(piece) for piece in pieces]))
             reductions.check(output, reduction)
 
         def steps(op: Operation) -> Steps:
@@ -263,30 +111,31 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
                 yield from reductions.reduce_scatter(self._c, op, out, xs, reduction, self._rt.deterministic)
                 op.tail = False
 
-        return self._enqueue(lambda op: staged.around(steps(op)), outputs, label, outputs, opts, self._lane)
+        return self._collective(label, lambda op: staging.around(steps(op)), outputs, outputs, opts)
 
     # -- movement
 
     def broadcast(self, tensors: Tensors, opts: Any) -> MPIWork:
-        staged = _Staged()
+        staging = Staging()
         root = opts.rootRank
-        xs = [staged.read(x) if self._c.rank == root else staged.write(x) for x in tensors]
+        xs = [staging.read(x) if self._c.rank == root else staging.write(x) for x in tensors]
 
         def steps(op: Operation) -> Steps:
             for x in xs:
                 yield from transport.broadcast(self._c, op, x, root)
                 op.tail = False
 
-        return self._enqueue(lambda op: staged.around(steps(op)), tensors, "broadcast", tensors, opts, self._lane)
+        return self._collective("broadcast", lambda op: staging.around(steps(op)), tensors, tensors, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
-        return self._all_gathers(outputs, inputs, opts, "allgather", [x for outs in outputs for x in outs])
+        flat = [x for outs in outputs for x in outs]
+        return self._all_gathers(outputs, inputs, opts, "allgather", flat, Staging())
 
     def allgather_coalesced(self, output_lists: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
-        # One list a rank here, of as many tensors as there are inputs.
+        # Here there is one list a rank, of as many tensors as there are inputs.
         outputs = [[of_rank[i] for of_rank in output_lists] for i in range(len(inputs))]
         flat = [x for outs in output_lists for x in outs]
-        return self._all_gathers(outputs, inputs, opts, "allgather_coalesced", flat)
+        return self._all_gathers(outputs, inputs, opts, "allgather_coalesced", flat, Staging())
 
     def all_gather_single(self, output: torch.Tensor, input: torch.Tensor, opts: Any = None) -> MPIWork:
         return self.all_gather_single_coalesced([output], [input], opts, "all_gather_single")
@@ -294,70 +143,60 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
     def all_gather_single_coalesced(
         self, outputs: Tensors, inputs: Tensors, opts: Any = None, label: str = "all_gather_single_coalesced"
     ) -> MPIWork:
-        size = self._c.size
-        staged = _Staged()
+        staging = Staging()
         lists: list[Tensors] = []
         for output, piece in zip(outputs, inputs, strict=True):
-            if output.numel() != piece.numel() * size:
+            if output.numel() != piece.numel() * self._c.size:
                 raise ValueError(
-                    f"mpi4py: {label}: output of {output.numel()} elements is not {size} times the input's {piece.numel()}"
+                    f"mpi4py: {label}: the output's {output.numel()} elements are not {self._c.size} times "
+                    f"the input's {piece.numel()}"
                 )
-            flat = staged.write(output).view(-1)
-            lists.append(list(flat.chunk(size)) if flat.numel() else [flat] * size)
-        return self._all_gathers(lists, inputs, opts, label, outputs, staged)
+            lists.append(list(staging.write(output).view(self._c.size, piece.numel())))
+        return self._all_gathers(lists, inputs, opts, label, outputs, staging)
 
     def _all_gathers(
-        self,
-        outputs: list[Tensors],
-        inputs: Tensors,
-        opts: Any,
-        label: str,
-        shown: Tensors,
-        staged: _Staged | None = None,
+        self, outputs: list[Tensors], inputs: Tensors, opts: Any, label: str, shown: Tensors, staging: Staging
     ) -> MPIWork:
-        staged = staged or _Staged()
         pairs: list[tuple[Tensors, torch.Tensor]] = []
         for outs, x in zip(outputs, inputs, strict=True):
             if len(outs) != self._c.size or outs[self._c.rank].numel() != x.numel():
                 raise ValueError(f"mpi4py: {label}: needs one output a rank, this rank's of the input's size")
-            pairs.append(([staged.write(out) for out in outs], staged.read(x)))
+            pairs.append(([staging.write(out) for out in outs], staging.read(x)))
 
         def steps(op: Operation) -> Steps:
             for outs, x in pairs:
                 yield from transport.all_gather(self._c, op, outs, x)
                 op.tail = False
 
-        return self._enqueue(lambda op: staged.around(steps(op)), shown, label, shown, opts, self._lane)
+        return self._collective(label, lambda op: staging.around(steps(op)), shown, shown, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any) -> MPIWork:
-        staged = _Staged()
+        staging = Staging()
         root = opts.rootRank
-        outs = [staged.write(out) for out in outputs[0]] if self._c.rank == root else None
-        x = staged.read(inputs[0])
-        shown = outputs[0] if outputs else []
-        return self._enqueue(
-            lambda op: staged.around(transport.gather(self._c, op, outs, x, root)),
-            shown, "gather", inputs, opts, self._lane,
-        )  # fmt: skip
+        outs = [staging.write(out) for out in outputs[0]] if self._c.rank == root else None
+        x = staging.read(inputs[0])
+
+        def steps(op: Operation) -> Steps:
+            return staging.around(transport.gather(self._c, op, outs, x, root))
+
+        return self._collective("gather", steps, outputs[0] if outs is not None else [], inputs, opts)
 
     def scatter(self, outputs: Tensors, inputs: list[Tensors], opts: Any) -> MPIWork:
-        staged = _Staged()
+        staging = Staging()
         root = opts.rootRank
-        xs = [staged.read(x) for x in inputs[0]] if self._c.rank == root else None
-        out = staged.write(outputs[0])
-        return self._enqueue(
-            lambda op: staged.around(transport.scatter(self._c, op, out, xs, root)),
-            outputs, "scatter", outputs, opts, self._lane,
-        )  # fmt: skip
+        xs = [staging.read(x) for x in inputs[0]] if self._c.rank == root else None
+        out = staging.write(outputs[0])
+
+        def steps(op: Operation) -> Steps:
+            return staging.around(transport.scatter(self._c, op, out, xs, root))
+
+        return self._collective("scatter", steps, outputs, outputs, opts)
 
     def alltoall(self, outputs: Tensors, inputs: Tensors, opts: Any = None) -> MPIWork:
-        staged = _Staged()
-        outs = [staged.write(out) for out in outputs]
-        xs = [staged.read(x) for x in inputs]
-        return self._enqueue(
-            lambda op: staged.around(transport.all_to_all(self._c, op, outs, xs)),
-            outputs, "alltoall", outputs, opts, self._lane,
-        )  # fmt: skip
+        staging = Staging()
+        outs = [staging.write(out) for out in outputs]
+        xs = [staging.read(x) for x in inputs]
+        return self._all_to_all("alltoall", staging, outs, xs, outputs, opts)
 
     def all_to_all_single(
         self,
@@ -367,16 +206,25 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
         input_splits: Sequence[int] = (),
         opts: Any = None,
     ) -> MPIWork:
-        staged = _Staged()
-        outs = self._rows(staged.write(output), output_splits)
-        xs = self._rows(staged.read(input), input_splits)
-        return self._enqueue(
-            lambda op: staged.around(transport.all_to_all(self._c, op, outs, xs)),
-            [output], "all_to_all_single", [output], opts, self._lane,
-        )  # fmt: skip
+        staging = Staging()
+        outs = self._rows(staging.write(output), output_splits)
+        xs = self._rows(staging.read(input), input_splits)
+        return self._all_to_all("all_to_all_single", staging, outs, xs, [output], opts)
+
+    def _all_to_all(
+        self, label: str, staging: Staging, outs: Tensors, xs: Tensors, outputs: Tensors, opts: Any
+    ) -> MPIWork:
+        size, rank = self._c.size, self._c.rank
+        if len(outs) != size or len(xs) != size or outs[rank].numel() != xs[rank].numel():
+            raise ValueError(f"mpi4py: {label}: needs one input and one output a rank, this rank's of the same size")
+
+        def steps(op: Operation) -> Steps:
+            return staging.around(transport.all_to_all(self._c, op, outs, xs))
+
+        return self._collective(label, steps, outputs, outputs, opts)
 
     def _rows(self, x: torch.Tensor, splits: Sequence[int]) -> Tensors:
-        """``x`` cut along dimension 0; no splits: evenly."""
+        """``x`` cut along dimension 0; without splits, evenly."""
         rows = x.shape[0] if x.dim() else 0
         if not splits:
             if rows % self._c.size:
@@ -389,68 +237,119 @@ class ProcessGroupMPI4Py(dist.ProcessGroup):
     # -- point to point, barriers
 
     def send(self, tensors: Tensors, rank: int, tag: int = 0) -> MPIWork:
-        (x,) = (_plain(x).contiguous() for x in tensors)
-        return self._enqueue(lambda op: transport.send(self._c, x, rank, tag), tensors, f"send to {rank}", tensors)
+        self._check_tag(tag)
+        (x,) = (Staging().read(x) for x in tensors)
+        label = f"send to rank {self.ranks[rank]}, tag {tag}, of "
+        return self._message(label, lambda op: transport.send(self._c, x, rank, tag), tensors)
 
     def recv(self, tensors: Tensors, rank: int, tag: int = 0) -> MPIWork:
-        return self._recv(tensors, rank, tag, f"recv from {rank}")
+        return self._recv(tensors, rank, tag, f"recv from rank {self.ranks[rank]}, tag {tag}, of ")
 
     def recv_anysource(self, tensors: Tensors, tag: int = 0) -> MPIWork:
-        return self._recv(tensors, None, tag, "recv from any")
+        return self._recv(tensors, None, tag, f"recv from any rank, tag {tag}, of ")
 
     def _recv(self, tensors: Tensors, rank: int | None, tag: int, label: str) -> MPIWork:
-        staged = _Staged()
-        (x,) = (staged.write(x) for x in tensors)
-        return self._enqueue(
-            lambda op: staged.around(transport.recv(self._c, op, x, rank, tag)), tensors, label, tensors
-        )
+        self._check_tag(tag)
+        staging = Staging()
+        (x,) = (staging.write(x) for x in tensors)
+        return self._message(label, lambda op: staging.around(transport.recv(self._c, op, x, rank, tag)), tensors)
+
+    def _check_tag(self, tag: int) -> None:
+        if not 0 <= tag < self._c.tag_limit:
+            raise ValueError(f"mpi4py: tag {tag} is not in 0..{self._c.tag_limit - 1}")
 
     def barrier(self, opts: Any = None) -> MPIWork:
-        return self._enqueue(lambda op: transport.barrier(self._c, op), [], "barrier", [], opts, self._lane)
+        return self._collective("barrier", lambda op: transport.barrier(self._c, op), [], [], opts)
+
+    def monitored_barrier(self, timeout: datetime.timedelta | None = None, wait_all_ranks: bool = False) -> None:
+        """A barrier that raises RuntimeError naming the ranks that have not come within ``timeout``.
+
+        The first rank of the group does the naming; the others raise when it does not answer.
+        ``wait_all_ranks``: name all the missing ranks, not only the first.
+        """
+        seconds = timeout.total_seconds() if timeout else self._timeout_s
+        end = time.monotonic() + seconds
+        token = torch.zeros(1, dtype=torch.uint8)
+        # The watchdog must not come first: the caller may want to handle the error.
+        outer, self._timeout_s = self._timeout_s, self._timeout_s + seconds
+        try:
+            tag = self._c.tag_limit - 1
+            if self._c.rank != 0:
+                self.send([token], 0, tag)
+                self._wait_until(self.recv([token], 0, tag), end, f"rank {self.ranks[0]} has not answered")
+                return
+            missing = []
+            arrivals = [(peer, self.recv([torch.zeros_like(token)], peer, tag)) for peer in range(1, self._c.size)]
+            for peer, work in arrivals:
+                try:
+                    self._wait_until(work, end, "")
+                except RuntimeError:
+                    missing.append(self.ranks[peer])
+                    if not wait_all_ranks:
+                        break
+            if missing:
+                raise RuntimeError(f"monitored_barrier: ranks {missing} have not come within {seconds:g} s")
+            for peer in range(1, self._c.size):
+                self.send([token], peer, tag).wait()
+        finally:
+            self._timeout_s = outer
+
+    @staticmethod
+    def _wait_until(work: MPIWork, end: float, complaint: str) -> None:
+        left = max(end - time.monotonic(), 1e-3)
+        try:
+            work.wait(datetime.timedelta(seconds=left))
+        except RuntimeError as error:
+            raise RuntimeError(f"monitored_barrier: {complaint}") from error
+
+    # -- groups
+
+    def split_group(
+        self,
+        ranks: Sequence[int],
+        timeout: datetime.timedelta | None = None,
+        opts: Any = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: Any = None,
+    ) -> ProcessGroupMPI4Py | None:
+        """A new group of ``ranks`` (counted in this group), for its members; None for the others."""
+        if self._c.rank not in ranks:
+            return None
+        members = [self.ranks[rank] for rank in ranks]
+        name = group_name or f"{self._name}:split:{members}"
+        limit = timeout or datetime.timedelta(seconds=self._timeout_s)
+        group = make_group(self._rt, members, name, limit)
+        group._set_group_desc(group_desc or f"{self._description}:split")
+        return group
 
 
-def _real_bits(x: torch.Tensor, reduction: reductions.Reduction) -> torch.Tensor:
-    return x
+def _reduction(opts: Any) -> reductions.Reduction:
+    return reductions.parse(opts.reduceOp if opts is not None else dist.ReduceOp.SUM)
 
 
 def _by_dtype(xs: Tensors) -> Iterator[Tensors]:
-    dtypes = dict.fromkeys(x.dtype for x in xs)
-    return ([x for x in xs if x.dtype == dtype] for dtype in dtypes)
+    return ([x for x in xs if x.dtype == dtype] for dtype in dict.fromkeys(x.dtype for x in xs))
 
 
-def _shapes(tensors: Tensors) -> str:
-    shown = ", ".join(f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" for x in tensors[:3])
-    more = f", {len(tensors) - 3} more" if len(tensors) > 3 else ""
-    return f"({shown}{more})"
+def make_group(rt: runtime.Runtime, ranks: Sequence[int], name: str, timeout: datetime.timedelta) -> ProcessGroupMPI4Py:
+    """Create a group together with its other members, and wait for them."""
+    box: list[Communicator] = []
+    label = f"new_group {name!r} of world ranks {list(ranks)}"
+    work = MPIWork([], rt.thread.waiters, label)
+    op = Operation(work, None, lambda: label, None, 0, time.monotonic() + timeout.total_seconds())
+    rt.thread.submit(op, rt.communicator_steps(ranks, name, box))
+    work.wait()
+    return ProcessGroupMPI4Py(rt, box[0], name, ranks, timeout)
 
 
-def _create(options: Any, backend_options: Any = None) -> ProcessGroupMPI4Py:
-    """Called by torch for every new group, on its members."""
+def create(options: Any, backend_options: Any = None) -> ProcessGroupMPI4Py:
+    """What torch calls for every new group, on its members."""
     rt = runtime.start()
-    name = options.group_id
-    ranks = list(options.global_ranks_in_group) or list(range(options.group_size))
     if options.group_size > rt.size:
         raise UserError(f"torch.distributed wants {options.group_size} ranks but MPI has {rt.size}: start with mpirun")
-    box: list[Communicator] = []
-    work = MPIWork([], rt.thread.waiters, f"new_group {name}")
-    deadline = time.monotonic() + options.timeout.total_seconds()
-    op = Operation(work, None, lambda: f"new_group of ranks {ranks}", None, 0, deadline)
-    rt.thread.submit(op, rt.communicator_steps(op, ranks, name, box))
-    work.wait()
-    return ProcessGroupMPI4Py(rt, box[0], name, ranks, options.timeout)
+    ranks = list(options.global_ranks_in_group) or list(range(options.group_size))
+    return make_group(rt, ranks, options.group_id, options.timeout)
 
 
-def _rendezvous(url: str, **_: Any) -> Iterator[tuple[dist.Store, int, int]]:
-    """``init_method="mpi4py://"``: rank and size from MPI."""
-    rt = runtime.start()
-    launch = launching.detect() or launching.Launch("none", 0, 1, 0, 1, "")
-    yield LazyFileStore(launching.job_store_path(launch), rt.size), rt.rank, rt.size
-
-
-def register() -> None:
-    """Make ``mpi4py`` known to torch.distributed."""
-    dist.Backend.register_backend(NAME, _create, extended_api=True, devices=["cpu"])
-    register_rendezvous_handler(NAME, _rendezvous)
-
-
-register()
+dist.Backend.register_backend(NAME, create, extended_api=True, devices=["cpu"])

@@ -278,3 +278,19 @@ def _average(x: torch.Tensor, reduction: Reduction, ranks: int) -> None:
             x.div_(ranks)
         else:
             x.div_(ranks, rounding_mode="trunc")
+
+
+def all_reduce_sparse(c: Communicator, op: Operation, x: torch.Tensor) -> Steps:
+    """The sum of the ranks' sparse COO tensors, in rank order, into ``x``."""
+    mine = x.coalesce()
+    counts = torch.empty(c.size, dtype=torch.int64)
+    yield from all_gather(c, op, list(counts.split(1)), torch.tensor([mine._nnz()]))
+    op.tail = False
+    nonzeros = counts.tolist()
+    indices = [torch.empty((mine.sparse_dim(), count), dtype=torch.int64) for count in nonzeros]
+    values = [mine.values().new_empty((count, *mine.values().shape[1:])) for count in nonzeros]
+    yield from all_gather(c, op, indices, mine.indices().contiguous())
+    op.tail = False
+    yield from all_gather(c, op, values, mine.values().contiguous())
+    total = torch.sparse_coo_tensor(torch.cat(indices, 1), torch.cat(values), x.shape, dtype=x.dtype).coalesce()
+    x.copy_(total)

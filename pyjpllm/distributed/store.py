@@ -10,11 +10,9 @@ import datetime
 import os
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import torch.distributed as dist
-
-# torch's PrefixStore keeps the C++ half of a Python Store only; without the Python half its methods are gone.
-_alive: list[dist.Store] = []
 
 
 class LazyFileStore(dist.Store):
@@ -23,6 +21,9 @@ class LazyFileStore(dist.Store):
     The last process to close a FileStore removes the file; ``remove`` does it for a job that ended badly.
     """
 
+    # torch's PrefixStore keeps the C++ half of a Python Store only; without the Python half its methods are gone.
+    alive: ClassVar[list[LazyFileStore]] = []
+
     def __init__(self, path: str | os.PathLike[str], world_size: int) -> None:
         super().__init__()
         self.path = Path(path)
@@ -30,7 +31,7 @@ class LazyFileStore(dist.Store):
         self._lock = threading.Lock()
         self._opened: dist.Store | None = None
         self._timeout = datetime.timedelta(seconds=1800)
-        _alive.append(self)
+        self.alive.append(self)
 
     @property
     def used(self) -> bool:
@@ -64,14 +65,11 @@ class LazyFileStore(dist.Store):
     def compare_set(self, key: str, expected: bytes | str, desired: bytes | str) -> bytes:
         return self._file().compare_set(key, expected, desired)
 
-    def delete_key(self, key: str) -> bool:
+    def deleteKey(self, key: str) -> bool:
         return self._file().delete_key(key)
 
-    def num_keys(self) -> int:
+    def getNumKeys(self) -> int:
         return self._file().num_keys()
-
-    deleteKey = delete_key
-    getNumKeys = num_keys
 
     def has_extended_api(self) -> bool:
         return False

@@ -12,20 +12,20 @@ import torch
 
 from pyjpllm.distributed.comm_thread import Operation, Steps
 
-# Point-to-point messages that a collective makes of its own use a second communicator, so any tag will do.
-_TAG = 1
 # One message carries at most this many bytes: MPI counts are C ints.
 MAX_MESSAGE = 1 << 30
 
 
 class Communicator:
-    """Two MPI communicators over the same ranks: ``comm`` for MPI's collectives and the user's point to point,
-    ``inner`` for the messages our own collectives are made of."""
+    """An MPI communicator, and tensors in the form that mpi4py takes.
 
-    def __init__(self, mpi: Any, comm: Any, inner: Any) -> None:
+    Tags below ``tag_limit`` are the user's; the messages that our own collectives are made of have ``tag_limit``.
+    """
+
+    def __init__(self, mpi: Any, comm: Any, tag_limit: int) -> None:
         self.mpi = mpi
         self.comm = comm
-        self.inner = inner
+        self.tag_limit = tag_limit
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
@@ -50,12 +50,12 @@ class Communicator:
         return [self.mpi.buffer.fromaddress(x.data_ptr(), nbytes), nbytes // parts, self.mpi.BYTE]
 
     def isend(self, x: torch.Tensor, rank: int) -> list[Any]:
-        """Post ``x`` to ``rank`` on the inner communicator, in as many messages as it takes."""
-        return [self.inner.Isend(self.raw(piece), rank, _TAG) for piece in _pieces(x)]
+        """Post ``x`` to ``rank`` in as many messages as it takes."""
+        return [self.comm.Isend(self.raw(piece), rank, self.tag_limit) for piece in _pieces(x)]
 
     def irecv(self, x: torch.Tensor, rank: int) -> list[Any]:
         """Post the receive that matches ``isend``."""
-        return [self.inner.Irecv(self.raw(piece), rank, _TAG) for piece in _pieces(x)]
+        return [self.comm.Irecv(self.raw(piece), rank, self.tag_limit) for piece in _pieces(x)]
 
 
 def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -246,11 +246,11 @@ def vocab_parallel_cross_entropy(
         the counted tokens, and their number. Backward through it once on every rank.
     """
     targets_N = targets.reshape(-1)
-    if tp.size == 1:
-        return ops.linear_cross_entropy(hidden_nD, weight_vD, targets_N, z_loss=z_loss, ignore_index=ignore_index)
     valid_N = targets_N != ignore_index
     if targets_N.is_cpu and bool((valid_N & ((targets_N < 0) | (targets_N >= vocab_size))).any()):
         raise IndexError(f"a target is neither in a vocabulary of {vocab_size} nor ignore_index = {ignore_index}")
+    if tp.size == 1:
+        return ops.linear_cross_entropy(hidden_nD, weight_vD, targets_N, z_loss=z_loss, ignore_index=ignore_index)
     hidden_ND = tp_input(hidden_nD, tp, targets_N.shape[0])
     start, stop = split_range(vocab_size, tp.size, tp.rank)
     if start == stop:

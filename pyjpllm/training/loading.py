@@ -9,7 +9,8 @@ import torch
 
 from pyjpllm.config.schema import Config, ModelConfig
 from pyjpllm.errors import UserError
-from pyjpllm.model import Transformer, load_config, load_weights
+from pyjpllm.model import Transformer
+from pyjpllm.model.huggingface import load_config, load_weights
 from pyjpllm.parallel import TensorParallel, layout_of
 from pyjpllm.training.manifest import MANIFEST, Manifest, PieceReader, latest, verify
 

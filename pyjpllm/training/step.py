@@ -7,7 +7,7 @@ torch's meta device, where the tests prove it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,21 +18,6 @@ from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.model import Transformer
 from pyjpllm.parallel.data import DataParallel
 from pyjpllm.training.metrics import Timers
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on ``device``."""
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    return replace(
-        batch,
-        tokens_BS=move(batch.tokens_BS),
-        targets_BS=move(batch.targets_BS),
-        positions_BS=move(batch.positions_BS),
-        document_ids_BS=None if batch.document_ids_BS is None else move(batch.document_ids_BS),
-    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ def accumulate_gradients(
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     z_sum = torch.zeros((), dtype=torch.float64, device=device)
     for index, host_batch in enumerate(batches):
-        batch = to_device(host_batch, device)
+        batch = host_batch.to(device)
         with timers.phase("forward"):
             output = model.loss(
                 batch.tokens_BS,
@@ -94,7 +79,7 @@ def sum_losses(model: Transformer, batches: Sequence[Batch], device: torch.devic
     """Loss summed over ``batches`` and the number of valid tokens: FP64 [2], this rank's own part."""
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for host_batch in batches:
-        batch = to_device(host_batch, device)
+        batch = host_batch.to(device)
         output = model.loss(
             batch.tokens_BS,
             batch.targets_BS,

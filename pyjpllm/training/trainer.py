@@ -15,7 +15,8 @@ from pyjpllm.distributed import World, finalize, init, make_mesh
 from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError
-from pyjpllm.model import Transformer, flops_per_token, initialize, load_weights
+from pyjpllm.model import Transformer, flops_per_token, initialize
+from pyjpllm.model.huggingface import load_weights
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.faults import StepJudge, StopRequest
@@ -250,6 +251,9 @@ class Trainer:
         if self.metrics is not None:
             self.metrics.close()
         self.flat.remove_hooks()
+        self.loader.close()
+        if self.valid is not None:
+            self.valid.loader.close()
 
 
 def build_model(config: Config, mesh: Mesh, device: torch.device, *, weights: bool) -> Transformer:

@@ -98,7 +98,7 @@ def plain_text(path: Path) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Pieces of a plain text, cut at the first blank line after BLOCK characters, at the latest after four times that."""
+    """A plain text cut at the first blank line after BLOCK characters, at the latest after four times that."""
     pieces: list[list[str]] = [[]]
     size = 0
     for line in text.splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -59,9 +60,9 @@ def test_every_schedule_rises_then_never_rises_again(
     schedule = ScheduleConfig(kind=kind, warmup_steps=steps, decay_fraction=decay, min_lr_ratio=floor)
     rates = [learning_rate(s, peak=1.0, schedule=schedule, total_steps=total) for s in range(1, total + 3)]
     assert all(0 <= r <= 1 + 1e-12 for r in rates)
-    assert all(a <= b for a, b in zip(rates[:steps], rates[1:steps], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(rates[:steps]))
     after = rates[max(0, steps - 1) :]
     if not (kind == "wsd" and steps > total - round(decay * total)):  # a decay that begins inside the warm-up
-        assert all(b <= a + 1e-12 for a, b in zip(after, after[1:], strict=False))
+        assert all(b <= a + 1e-12 for a, b in itertools.pairwise(after))
     assert rates[-1] == rates[-2] == rates[-3]
     assert min(after) >= floor - 1e-12
