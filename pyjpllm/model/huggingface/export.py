@@ -1,0 +1,186 @@
+"""A model as a Hugging Face folder that `transformers` loads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyjpllm.config.schema import ModelConfig
+from pyjpllm.errors import UserError
+from pyjpllm.files import atomic_write
+from pyjpllm.model.huggingface.config import config_json
+from pyjpllm.model.huggingface.weights import INDEX, SINGLE, hf_name
+from pyjpllm.model.transformer import Transformer
+from pyjpllm.parallel import layout_of
+
+# transformers' own size of a file.
+SHARD_BYTES = 5_000_000_000
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+class TokenizerLike(Protocol):
+    """What `export` needs of a tokenizer; `pyjpllm.data.Tokenizer` is one."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def eos_id(self) -> int | None: ...
+    @property
+    def pad_id(self) -> int | None: ...
+    def save_hf(self, folder: Path) -> None: ...
+
+
+def export(
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    folder: str | Path,
+    tokenizer: TokenizerLike | str | Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write ``folder``: config.json, safetensors, generation_config.json and, if given, the tokenizer.
+
+    ``state`` has the whole tensors by our names; a mapping that reads them when asked is read once, in order, a file
+    of 5 GB at a time. ``tokenizer`` is a `pyjpllm.data.Tokenizer`, or a folder of one, or a Hugging Face folder whose
+    tokenizer files are copied. ``dtype`` is that of the file; by default that of the embedding. A model that
+    was in ``folder`` is replaced once all the new weights are there; other files stay. config.json comes last: a
+    folder that has one is whole.
+    """
+    folder = Path(folder)
+    shapes = {
+        name: layout_of(param).global_shape for name, param in Transformer(config, device="meta").named_parameters()
+    }
+    missing, extra = shapes.keys() - state.keys(), state.keys() - shapes.keys()
+    if missing or extra:
+        what = ", ".join(sorted(missing or extra)[:4])
+        raise UserError(f"cannot export: the model's weights {'lack' if missing else 'have no place for'} {what}")
+    dtype = state["embedding.weight"].dtype if dtype is None else dtype
+    ids, generation = _token_ids(tokenizer)
+    table = config_json(config, dtype=str(dtype).removeprefix("torch."), **ids)
+    files = _plan(shapes, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as writes:
+        for file, names in files.items():
+            path = writes.enter_context(atomic_write(folder / file))
+            tensors = {hf_name(name): _checked(name, state[name], shapes[name], dtype) for name in names}
+            save_file(tensors, path, metadata={"format": "pt"})
+        if len(files) > 1:
+            total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
+            weight_map = {hf_name(name): file for file, names in files.items() for name in names}
+            _write_json(writes.enter_context(atomic_write(folder / INDEX)), _index(total, weight_map))
+        _remove_old(folder)
+    _save_tokenizer(tokenizer, folder)
+    with atomic_write(folder / "generation_config.json") as path:
+        _write_json(path, generation)
+    with atomic_write(folder / "config.json") as path:
+        _write_json(path, table)
+
+
+def _index(total: int, weight_map: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"total_size": total}, "weight_map": weight_map}
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plan(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, list[str]]:
+    """Which tensors go into which file, in order, each file of at most `SHARD_BYTES` but for a larger tensor."""
+    shards: list[list[str]] = [[]]
+    held = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape) * dtype.itemsize
+        if shards[-1] and held + size > SHARD_BYTES:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += size
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{n:05d}-of-{len(shards):05d}.safetensors": names for n, names in enumerate(shards, 1)}
+
+
+def _checked(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if tuple(tensor.shape) != shape:
+        raise UserError(f"cannot export: {name} is {list(tensor.shape)}, by the config it is {list(shape)}")
+    return tensor.detach().to("cpu", dtype).contiguous()
+
+
+def _remove_old(folder: Path) -> None:
+    """Take an earlier model out of ``folder``, its config.json first; temporary files begin with a dot and stay."""
+    (folder / "config.json").unlink(missing_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    for path in (folder / SINGLE, *folder.glob("model-*-of-*.safetensors")):
+        path.unlink(missing_ok=True)
+
+
+def _token_ids(tokenizer: TokenizerLike | str | Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ids for config.json, and generation_config.json, of the tokenizer."""
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    if tokenizer is None:
+        return {}, {"_from_model_config": True}
+    if isinstance(tokenizer, (str, Path)):
+        if not _is_hf(Path(tokenizer)):
+            return _token_ids(_load(tokenizer))
+        known: dict[str, Any] = {}
+        for file in ("config.json", "generation_config.json"):
+            path = Path(tokenizer) / file
+            if path.is_file():
+                known.update(_read_json(path))
+        ids = {key: known.get(key) for key in keys}
+        path = Path(tokenizer) / "generation_config.json"
+        return ids, _read_json(path) if path.is_file() else ids
+    values = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+    ids = {key: None if value is None or value < 0 else value for key, value in zip(keys, values, strict=True)}
+    return ids, dict(ids)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no JSON object: {error}") from error
+
+
+def _is_hf(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file()
+
+
+def _load(path: str | Path) -> TokenizerLike:
+    from pyjpllm.data import Tokenizer  # a model is exported without a tokenizer, too
+
+    return Tokenizer.load(path)
+
+
+def _save_tokenizer(tokenizer: TokenizerLike | str | Path | None, folder: Path) -> None:
+    if tokenizer is None:
+        return
+    if isinstance(tokenizer, (str, Path)):
+        if not _is_hf(Path(tokenizer)):
+            _load(tokenizer).save_hf(folder)
+            return
+        for name in _TOKENIZER_FILES:
+            source = Path(tokenizer) / name
+            if source.is_file() and source.resolve() != (folder / name).resolve():
+                with atomic_write(folder / name) as path:
+                    shutil.copyfile(source, path)
+        return
+    tokenizer.save_hf(folder)

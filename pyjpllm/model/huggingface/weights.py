@@ -1,0 +1,145 @@
+"""Weights of a Hugging Face folder into a `Transformer`: each rank reads its slices of the safetensors, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pyjpllm.errors import UserError
+from pyjpllm.model.transformer import Transformer
+from pyjpllm.parallel import Layout, layout_of
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_PARTS = {
+    "attention.q": "self_attn.q_proj",
+    "attention.k": "self_attn.k_proj",
+    "attention.v": "self_attn.v_proj",
+    "attention.o": "self_attn.o_proj",
+    "attention.q_norm": "self_attn.q_norm",
+    "attention.k_norm": "self_attn.k_norm",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "mlp_norm": "post_attention_layernorm",
+}
+_WHOLE = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+def hf_name(name: str) -> str:
+    """The name in Hugging Face's files of our parameter ``name``."""
+    if name in _WHOLE:
+        return _WHOLE[name]
+    match = _BLOCK.fullmatch(name)
+    if match is None or match[2] not in _PARTS:
+        raise KeyError(name)
+    return f"model.layers.{match[1]}.{_PARTS[match[2]]}.{match[3]}"
+
+
+def _names(names: Iterable[str]) -> str:
+    """The first few of many names."""
+    listed = sorted(names)
+    more = f" and {len(listed) - 4} more" if len(listed) > 5 else ""
+    return ", ".join(listed[: 4 if more else 5]) + more
+
+
+class Shards:
+    """The safetensors files of a folder, opened as they are needed."""
+
+    def __init__(self, folder: str | Path, stack: contextlib.ExitStack) -> None:
+        self.folder, self._stack = Path(folder), stack
+        self._open: dict[Path, Any] = {}
+        self.files: dict[str, Path] = {}
+        index, single = self.folder / INDEX, self.folder / SINGLE
+        if index.is_file():
+            self._read_index(index)
+        elif single.is_file():
+            self.files = dict.fromkeys(self._opened(single).keys(), single)
+        else:
+            other = next(self.folder.glob("*.bin"), None)
+            hint = f" ({other.name} is an older format: save it as safetensors first)" if other else ""
+            raise UserError(f"{self.folder} has neither {SINGLE} nor {INDEX}{hint}")
+
+    def _read_index(self, index: Path) -> None:
+        try:
+            table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            self.files = {name: self.folder / file for name, file in table.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is no index of safetensors files: {error!r}") from error
+        missing = sorted({path.name for path in self.files.values() if not path.is_file()})
+        if missing:
+            raise UserError(f"{self.folder} lacks {_names(missing)}, which {INDEX} names")
+
+    def _opened(self, path: Path) -> Any:
+        if path not in self._open:
+            try:
+                self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} is truncated or no safetensors file: {error}") from error
+        return self._open[path]
+
+    def header(self, name: str) -> tuple[tuple[int, ...], str]:
+        """Shape and type of a tensor, without reading it."""
+        path = self.files[name]
+        try:
+            view = self._opened(path).get_slice(name)
+        except SafetensorError as error:
+            raise UserError(f"{path} lacks {name}, which {INDEX} says it has") from error
+        return tuple(view.get_shape()), view.get_dtype()
+
+    def read(self, name: str, layout: Layout) -> torch.Tensor:
+        """The piece of a tensor that ``layout`` names."""
+        view = self._opened(self.files[name]).get_slice(name)
+        piece: torch.Tensor = view[layout.index]
+        return piece
+
+
+@contextlib.contextmanager
+def open_shards(folder: str | Path) -> Iterator[Shards]:
+    """The safetensors of ``folder``, single or sharded; UserError for a file that is missing or broken."""
+    with contextlib.ExitStack() as stack:
+        yield Shards(folder, stack)
+
+
+def load_weights(model: Transformer, folder: str | Path) -> None:
+    """Fill ``model``, any layout and type of it, from the safetensors of a Hugging Face folder.
+
+    Raises UserError naming the tensors that are missing, of another shape or type than the config says, or in the
+    files but not in the model. Nothing is written before all names and shapes are right.
+    """
+    wanted = {hf_name(name): param for name, param in model.named_parameters()}
+    with open_shards(folder) as shards:
+        missing = wanted.keys() - shards.files.keys()
+        if missing:
+            raise UserError(f"{folder} lacks {_names(missing)}")
+        extra = {name for name in shards.files.keys() - wanted.keys() if not name.endswith(".rotary_emb.inv_freq")}
+        if model.config.tie_embeddings:
+            extra.discard("lm_head.weight")
+        if extra:
+            raise UserError(f"{folder} holds {_names(extra)}, which a model of its config.json does not have")
+        for name, param in wanted.items():
+            shape, dtype = shards.header(name)
+            expected = layout_of(param).global_shape
+            if shape != expected:
+                raise UserError(f"{folder}: {name} is {list(shape)}, by config.json it is {list(expected)}")
+            if dtype not in _FLOATS:
+                raise UserError(f"{folder}: {name} is of type {dtype}; supported: {', '.join(sorted(_FLOATS))}")
+        with torch.no_grad():
+            for name, param in wanted.items():
+                if param.numel() and not param.is_meta:
+                    param.copy_(shards.read(name, layout_of(param)))

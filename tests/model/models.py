@@ -1,0 +1,77 @@
+"""Small models of every shape that is supported, for the tests of this room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyjpllm.config.schema import ModelConfig, RopeScaling
+from pyjpllm.model import Transformer, initialize
+from pyjpllm.parallel import TensorParallel
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_layers": 2,
+    "num_heads": 6,
+    "num_kv_heads": 2,
+    "head_dim": 4,
+    "intermediate_size": 20,
+    "vocab_size": 37,
+    "max_position": 64,
+    "rope_theta": 100.0,
+    "init_std": 0.2,
+}
+LINEAR = RopeScaling(kind="linear", factor=4.0)
+LLAMA3 = RopeScaling(kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=32)
+
+# Wide enough a head that llama3's three ranges of frequencies are all there.
+_WIDE_HEADS = {"head_dim": 16, "rope_theta": 10000.0}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "tied": {"tie_embeddings": True},
+    "multi-head": {"num_kv_heads": 6},
+    "multi-query": {"num_kv_heads": 1},
+    "attention bias": {"qkv_bias": True, "out_bias": True, "mlp_bias": True},
+    "qwen2": {"qkv_bias": True, "tie_embeddings": True},
+    "qwen3": {"qk_norm": True, "head_dim": 8},
+    "qwen3 bias": {"qk_norm": True, "qkv_bias": True, "out_bias": True},
+    "mistral": {"sliding_window": 3},
+    "qwen2 window": {"qkv_bias": True, "sliding_window": 3},
+    "qwen3 window": {"qk_norm": True, "sliding_window": 3, "tie_embeddings": True},
+    "linear scaling": {"rope_scaling": LINEAR},
+    "llama3 scaling": {"rope_scaling": LLAMA3, **_WIDE_HEADS},
+    "odd width": {"hidden_size": 23},
+}
+
+
+def config(variant: str = "llama", **fields: Any) -> ModelConfig:
+    """The small model of that name, with other fields where given."""
+    return ModelConfig(**{**SMALL, **VARIANTS[variant], **fields})
+
+
+def build(
+    shape: ModelConfig,
+    *,
+    tp: TensorParallel | None = None,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 1,
+    noise: bool = True,
+) -> Transformer:
+    """An initialised model; with ``noise`` norms and biases too are away from 1 and 0, so that they count."""
+    model = Transformer(shape, tp=tp, dtype=dtype)
+    initialize(model, seed)
+    if noise:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for param in model.parameters():
+                if param.ndim == 1:
+                    noise_D = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+                    param.add_((0.3 * noise_D).to(param.dtype))
+    return model
+
+
+def tokens(batch: int = 2, length: int = 9, vocab_size: int = 37, seed: int = 0) -> torch.Tensor:
+    """Random token ids [B, S]."""
+    return torch.randint(vocab_size, (batch, length), generator=torch.Generator().manual_seed(seed))
