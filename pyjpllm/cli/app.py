@@ -119,6 +119,9 @@ def run(words: Sequence[str]) -> int:
         _silence_stdout()
         return 0
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer has met it first
+            _silence_stdout()
+            return 0
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         if os.environ.get("JPLLM_DEBUG", "0") not in ("", "0"):

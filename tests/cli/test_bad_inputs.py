@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "RANK"):
         monkeypatch.delenv(name, raising=False)
-    trainer = types.ModuleType("pyjpllm.training.trainer")
-    trainer.train = lambda *_: pytest.fail("a rank started work")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyjpllm.training.trainer", trainer)
+    monkeypatch.setattr("pyjpllm.training.trainer.train", lambda *_: pytest.fail("a rank started work"))
     write_project(tmp_path)
     return tmp_path
 
