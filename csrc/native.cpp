@@ -1,8 +1,9 @@
 // The Python module pyjpllm._native: checks arguments, lets go of the interpreter lock, calls the kernels.
 //
-// An array comes as a tuple (address, shape, stride in elements, dtype name), so that a torch tensor and a NumPy array
-// are the same to this module and no torch header is needed. A fault in the arguments is a ValueError that names the
-// operation and the array. Letters: M rows, N columns or tokens, K summed dimension, D width, V vocabulary.
+// An array comes as a tuple (address, shape, stride in elements, dtype name, owner), so that a torch tensor and a NumPy
+// array are the same to this module and no torch header is needed; the owner is any object that keeps the memory alive.
+// A fault in the arguments is a ValueError that names the operation and the array. Letters: M rows, N columns or
+// tokens, K summed dimension, D width, V vocabulary.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -37,7 +38,9 @@ std::string text(const std::vector<std::int64_t>& numbers) {
     return out + ")";
 }
 
-[[noreturn]] void fail(const char* op, const std::string& what) { throw py::value_error(std::string(op) + ": " + what); }
+[[noreturn]] void fail(const char* op, const std::string& what) {
+    throw py::value_error(std::string(op) + ": " + what);
+}
 
 std::vector<std::int64_t> numbers(const char* op, const char* name, const py::handle& from) {
     std::vector<std::int64_t> out;
@@ -49,11 +52,15 @@ std::vector<std::int64_t> numbers(const char* op, const char* name, const py::ha
 // Reads and checks a tuple: the number of dimensions, sizes not negative, the dtype, the alignment.
 Array take(const char* op, const char* name, const py::handle& from, std::size_t dims, const char* dtype = "float32",
            std::size_t element = 4) {
-    if (!py::isinstance<py::tuple>(from) || py::len(from) != 4) {
-        fail(op, std::string(name) + " must be a tuple (address, shape, stride, dtype)");
+    if (!py::isinstance<py::tuple>(from) || py::len(from) != 5) {
+        fail(op, std::string(name) + " must be a tuple (address, shape, stride, dtype, owner)");
     }
     const auto parts = py::reinterpret_borrow<py::tuple>(from);
-    Array a{op, name, parts[0].cast<std::uintptr_t>(), numbers(op, name, parts[1]), numbers(op, name, parts[2]),
+    Array a{op,
+            name,
+            parts[0].cast<std::uintptr_t>(),
+            numbers(op, name, parts[1]),
+            numbers(op, name, parts[2]),
             parts[3].cast<std::string>()};
     if (a.shape.size() != dims || a.stride.size() != dims) {
         fail(op, std::string(name) + " must have " + std::to_string(dims) + " dimensions, has shape " + text(a.shape));
@@ -128,13 +135,12 @@ void column_sum(const py::tuple& x_t, const py::tuple& out_t, int threads) {
     const Array x = take(op, "x", x_t, 2), out = take(op, "out", out_t, 1);
     same(op, "the columns of x and the size of out", x.cols(), out.rows());
     contiguous_rows(x), contiguous(out);
-    run(op, [&] {
-        return jpllm_column_sum(JPLLM_FP32, x.rows(), x.cols(), x.data(), x.stride[0], out.data(), threads);
-    });
+    run(op,
+        [&] { return jpllm_column_sum(JPLLM_FP32, x.rows(), x.cols(), x.data(), x.stride[0], out.data(), threads); });
 }
 
-void rms_norm(const py::tuple& x_t, const py::tuple& weight_t, double eps, const py::tuple& y_t, const py::tuple& rstd_t,
-              int threads) {
+void rms_norm(const py::tuple& x_t, const py::tuple& weight_t, double eps, const py::tuple& y_t,
+              const py::tuple& rstd_t, int threads) {
     const char* op = "rms_norm";
     const Array x = take(op, "x", x_t, 2), weight = take(op, "weight", weight_t, 1), y = take(op, "y", y_t, 2);
     const Array rstd = take(op, "rstd", rstd_t, 1);
@@ -305,7 +311,8 @@ std::vector<std::string> split(const char* from, char by) {
 }
 
 std::string cannot_use(const std::string& name) {
-    return "this CPU or build has no '" + name + "'; it has " + jpllm_isas() + " (built in: " + jpllm_isas_built() + ")";
+    return "this CPU or build has no '" + name + "'; it has " + jpllm_isas() + " (built in: " + jpllm_isas_built() +
+           ")";
 }
 
 void set_isa(const std::string& name) {
@@ -332,7 +339,7 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-    m.doc() = "pyjpllm's compute kernels. An array is a tuple (address, shape, stride in elements, dtype name).";
+    m.doc() = "pyjpllm's compute kernels. An array is a tuple (address, shape, stride in elements, dtype name, owner).";
     if (jpllm_isa() == nullptr) {
         throw py::import_error("JPLLM_ISA: " + cannot_use(std::getenv("JPLLM_ISA")));
     }
@@ -340,7 +347,8 @@ PYBIND11_MODULE(_native, m) {
     m.def("gemm", &gemm, "c (+)= a @ b + bias", "a"_a, "b"_a, "c"_a, "bias"_a, "accumulate"_a, "threads"_a);
     m.def("column_sum", &column_sum, "x"_a, "out"_a, "threads"_a);
     m.def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a, "y"_a, "rstd"_a, "threads"_a);
-    m.def("rms_norm_backward", &rms_norm_backward, "dy"_a, "x"_a, "weight"_a, "rstd"_a, "dx"_a, "dweight"_a, "threads"_a);
+    m.def("rms_norm_backward", &rms_norm_backward, "dy"_a, "x"_a, "weight"_a, "rstd"_a, "dx"_a, "dweight"_a,
+          "threads"_a);
     m.def("swiglu", &swiglu, "gate"_a, "up"_a, "y"_a, "threads"_a);
     m.def("swiglu_backward", &swiglu_backward, "dy"_a, "gate"_a, "up"_a, "dgate"_a, "dup"_a, "threads"_a);
     m.def("linear_logsumexp", &linear_logsumexp, "hidden"_a, "weight"_a, "targets"_a, "lse"_a, "target_logit"_a,

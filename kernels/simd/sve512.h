@@ -58,9 +58,7 @@ inline V sqrt(V a) {
     return {svsel_f32(self, a.v, svmul_f32_x(all, a.v, r))};
 }
 inline V round(V a) { return {svrintn_f32_x(svptrue_b32(), a.v)}; }
-inline V scale2(V a, V n) {
-    return {svscale_f32_x(svptrue_b32(), a.v, svcvt_s32_f32_x(svptrue_b32(), n.v))};
-}
+inline V scale2(V a, V n) { return {svscale_f32_x(svptrue_b32(), a.v, svcvt_s32_f32_x(svptrue_b32(), n.v))}; }
 inline V first_n(V a, int n, float fill) { return {svsel_f32(svwhilelt_b32_s32(0, n), a.v, svdup_n_f32(fill))}; }
 inline float sum(V a) { return svaddv_f32(svptrue_b32(), a.v); }
 inline float max_lane(V a) { return svmaxv_f32(svptrue_b32(), a.v); }
@@ -73,7 +71,8 @@ inline void transpose(V (&r)[16]) {
             t[2 * i] = svzip1_f32(r[i].v, r[8 + i].v);
             t[2 * i + 1] = svzip2_f32(r[i].v, r[8 + i].v);
         }
-        JPLLM_UNROLL for (int i = 0; i < 16; ++i) r[i].v = t[i];
+        JPLLM_UNROLL for (int i = 0; i < 16; ++i)
+            r[i].v = t[i];
     }
 }
 

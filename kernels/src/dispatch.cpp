@@ -126,23 +126,29 @@ float* out(void* p) { return static_cast<float*>(p); }
 }  // namespace
 
 // Returns the first fault, or that there is no instruction set to run on.
-#define JPLLM_REQUIRE(check)                                       \
-    do {                                                           \
-        const Check result_ = (check);                             \
-        if (result_.status != JPLLM_OK) return result_.status;     \
-        if (table() == nullptr) return JPLLM_ERR_ISA;              \
+#define JPLLM_REQUIRE(check)                                   \
+    do {                                                       \
+        const Check result_ = (check);                         \
+        if (result_.status != JPLLM_OK) return result_.status; \
+        if (table() == nullptr) return JPLLM_ERR_ISA;          \
     } while (0)
 
 extern "C" {
 
 const char* jpllm_status_string(jpllm_status status) {
     switch (status) {
-        case JPLLM_OK: return "ok";
-        case JPLLM_ERR_ARGUMENT: return "a negative size, a missing array, or an output whose rows overlap";
-        case JPLLM_ERR_DTYPE: return "no kernel for this dtype";
-        case JPLLM_ERR_ALIGNMENT: return "an array is not aligned to its element";
-        case JPLLM_ERR_MEMORY: return "no memory for the work space";
-        case JPLLM_ERR_ISA: return "unknown instruction set, or one that this CPU lacks";
+        case JPLLM_OK:
+            return "ok";
+        case JPLLM_ERR_ARGUMENT:
+            return "a negative size, a missing array, or an output whose rows overlap";
+        case JPLLM_ERR_DTYPE:
+            return "no kernel for this dtype";
+        case JPLLM_ERR_ALIGNMENT:
+            return "an array is not aligned to its element";
+        case JPLLM_ERR_MEMORY:
+            return "no memory for the work space";
+        case JPLLM_ERR_ISA:
+            return "unknown instruction set, or one that this CPU lacks";
     }
     return "unknown status";
 }
@@ -177,18 +183,19 @@ jpllm_status jpllm_gemm(jpllm_dtype dtype, int64_t m, int64_t n, int64_t k, cons
                         const void* bias, int accumulate, int threads) {
     const auto size = [](int64_t x) { return x < 0 ? -x : x; };
     const bool rows_outer = size(c_rs) >= size(c_cs);
-    JPLLM_REQUIRE(Check()
-                      .fp32(dtype)
-                      .that(m >= 0 && n >= 0 && k >= 0)
-                      .array(a, m > 0 && k > 0)
-                      .array(b, k > 0 && n > 0)
-                      .array(c, m > 0 && n > 0)
-                      .array(bias, false)
-                      .that(m * n == 0 || ((n == 1 || c_cs != 0) && (m == 1 || c_rs != 0)))
-                      .that(m <= 1 || n <= 1 ||
-                            (rows_outer ? size(c_rs) >= size(c_cs) * (n - 1) + 1 : size(c_cs) >= size(c_rs) * (m - 1) + 1)));
-    return done(table()->gemm({m, n, k, in(a), a_rs, a_cs, in(b), b_rs, b_cs, out(c), c_rs,
-                               n == 1 ? 1 : c_cs, in(bias), 0, 1, accumulate != 0},
+    JPLLM_REQUIRE(
+        Check()
+            .fp32(dtype)
+            .that(m >= 0 && n >= 0 && k >= 0)
+            .array(a, m > 0 && k > 0)
+            .array(b, k > 0 && n > 0)
+            .array(c, m > 0 && n > 0)
+            .array(bias, false)
+            .that(m * n == 0 || ((n == 1 || c_cs != 0) && (m == 1 || c_rs != 0)))
+            .that(m <= 1 || n <= 1 ||
+                  (rows_outer ? size(c_rs) >= size(c_cs) * (n - 1) + 1 : size(c_cs) >= size(c_rs) * (m - 1) + 1)));
+    return done(table()->gemm({m, n, k, in(a), a_rs, a_cs, in(b), b_rs, b_cs, out(c), c_rs, n == 1 ? 1 : c_cs, in(bias),
+                               0, 1, accumulate != 0},
                               team_size(threads)));
 }
 
@@ -241,8 +248,9 @@ jpllm_status jpllm_swiglu(jpllm_dtype dtype, int64_t m, int64_t n, const void* g
                       .array(up, any)
                       .array(y, any)
                       .rows_apart(m, y_rs, n));
-    return done(table()->swiglu({m, n, nullptr, in(gate), in(up), 0, gate_rs, up_rs, out(y), nullptr, nullptr, y_rs, 0, 0},
-                                team_size(threads)));
+    return done(
+        table()->swiglu({m, n, nullptr, in(gate), in(up), 0, gate_rs, up_rs, out(y), nullptr, nullptr, y_rs, 0, 0},
+                        team_size(threads)));
 }
 
 jpllm_status jpllm_swiglu_backward(jpllm_dtype dtype, int64_t m, int64_t n, const void* dy, int64_t dy_rs,
@@ -260,9 +268,9 @@ jpllm_status jpllm_swiglu_backward(jpllm_dtype dtype, int64_t m, int64_t n, cons
                       .rows_apart(m, dgate_rs, n)
                       .rows_apart(m, dup_rs, n));
     if (!any) return JPLLM_OK;
-    return done(table()->swiglu({m, n, in(dy), in(gate), in(up), dy_rs, gate_rs, up_rs, nullptr, out(dgate), out(dup), 0,
-                                 dgate_rs, dup_rs},
-                                team_size(threads)));
+    return done(table()->swiglu(
+        {m, n, in(dy), in(gate), in(up), dy_rs, gate_rs, up_rs, nullptr, out(dgate), out(dup), 0, dgate_rs, dup_rs},
+        team_size(threads)));
 }
 
 jpllm_status jpllm_linear_logsumexp(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
@@ -277,10 +285,10 @@ jpllm_status jpllm_linear_logsumexp(jpllm_dtype dtype, int64_t n, int64_t v, int
                       .array(targets, n > 0, 8)
                       .array(lse, n > 0)
                       .array(target_logit, n > 0));
-    return done(table()->linear_logsumexp({n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs,
-                                           targets, out(lse), out(target_logit), nullptr, nullptr, nullptr, nullptr,
-                                           nullptr},
-                                          team_size(threads)));
+    return done(
+        table()->linear_logsumexp({n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs, targets,
+                                   out(lse), out(target_logit), nullptr, nullptr, nullptr, nullptr, nullptr},
+                                  team_size(threads)));
 }
 
 jpllm_status jpllm_linear_logsumexp_backward(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
@@ -304,8 +312,8 @@ jpllm_status jpllm_linear_logsumexp_backward(jpllm_dtype dtype, int64_t n, int64
         return JPLLM_OK;
     }
     return done(table()->linear_logsumexp_backward(
-        {n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs, targets, nullptr, nullptr, in(lse),
-         in(dlse), in(dtarget_logit), out(dhidden), out(dweight)},
+        {n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs, targets, nullptr, nullptr,
+         in(lse), in(dlse), in(dtarget_logit), out(dhidden), out(dweight)},
         team_size(threads)));
 }
 
@@ -321,8 +329,8 @@ jpllm_status jpllm_adamw_step(jpllm_dtype dtype, int64_t n, void* param, const v
                       .array(exp_avg, n > 0)
                       .array(exp_avg_sq, n > 0)
                       .array(model_bf16, false, 2));
-    return done(table()->adamw_step({n, out(param), in(grad), out(exp_avg), out(exp_avg_sq), model_bf16, lr, beta1, beta2,
-                                     eps, weight_decay, step, grad_scale},
+    return done(table()->adamw_step({n, out(param), in(grad), out(exp_avg), out(exp_avg_sq), model_bf16, lr, beta1,
+                                     beta2, eps, weight_decay, step, grad_scale},
                                     team_size(threads)));
 }
 
@@ -346,9 +354,9 @@ jpllm_status jpllm_fma_peak(double seconds, int threads, double* flops) {
             float sink = 1.0f;
             double best = 0;
             const double end = now() + p.seconds;
-            // The best of many short runs: what the core does when nothing disturbs it.
+            // The best of several runs of some milliseconds: what the core does when nothing disturbs it.
             for (double start = now(); start < end;) {
-                const double flop = p.kernels->fma_rounds(20000, &sink), stop = now();
+                const double flop = p.kernels->fma_rounds(400000, &sink), stop = now();
                 if (stop > start && flop / (stop - start) > best) best = flop / (stop - start);
                 sink = 1.0f;
                 start = stop;

@@ -93,13 +93,16 @@ inline int adamw_step(const AdamwArgs& args, int threads) {
 inline double fma_rounds(int64_t rounds, float* sink) {
     constexpr int chains = Tuning::tile_rows * Tuning::tile_vectors;
     V x[chains];
-    JPLLM_UNROLL for (int i = 0; i < chains; ++i) x[i] = V::set(static_cast<float>(i));
+    JPLLM_UNROLL for (int i = 0; i < chains; ++i)
+        x[i] = V::set(static_cast<float>(i));
     const V shrink = V::set(0.5f), shift = V::set(*sink);
     for (int64_t r = 0; r < rounds; ++r) {
-        JPLLM_UNROLL for (int i = 0; i < chains; ++i) x[i] = fma(x[i], shrink, shift);
+        JPLLM_UNROLL for (int i = 0; i < chains; ++i)
+            x[i] = fma(x[i], shrink, shift);
     }
     V total = V::zero();
-    JPLLM_UNROLL for (int i = 0; i < chains; ++i) total = total + x[i];
+    JPLLM_UNROLL for (int i = 0; i < chains; ++i)
+        total = total + x[i];
     *sink = sum(total);
     return 2.0 * chains * V::N * static_cast<double>(rounds);
 }

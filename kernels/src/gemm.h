@@ -26,7 +26,8 @@ inline int64_t round_up(int64_t a, int64_t unit) { return (a + unit - 1) / unit 
 template <int MR, int NV>
 inline __attribute__((always_inline)) void multiply_tile(int64_t k, const float* a, const float* b, V (&acc)[MR][NV]) {
     JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
-        JPLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = V::zero();
+        JPLLM_UNROLL for (int j = 0; j < NV; ++j)
+            acc[i][j] = V::zero();
     }
     for (int64_t p = 0; p < k; ++p, a += kTileRows, b += NV * V::N) {
         V row[NV];
@@ -36,7 +37,8 @@ inline __attribute__((always_inline)) void multiply_tile(int64_t k, const float*
         }
         JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
             const V x = V::set(a[i]);
-            JPLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+            JPLLM_UNROLL for (int j = 0; j < NV; ++j)
+                acc[i][j] = fma(x, row[j], acc[i][j]);
         }
     }
 }
@@ -74,7 +76,8 @@ __attribute__((noinline)) void tile(int64_t k, const float* a, const float* b, c
     }
     float spill[MR * kTileCols];
     JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
-        JPLLM_UNROLL for (int j = 0; j < NV; ++j) acc[i][j].store(spill + i * kTileCols + j * V::N);
+        JPLLM_UNROLL for (int j = 0; j < NV; ++j)
+            acc[i][j].store(spill + i * kTileCols + j * V::N);
     }
     for (int i = 0; i < rows; ++i) {
         float* c = out.c + i * out.c_rs;
@@ -101,7 +104,8 @@ template <int WIDTH>
 inline void pack_sliver(const float* from, int64_t line_stride, int64_t k_stride, int count, int64_t k, float* to) {
     if (count == WIDTH && line_stride == 1 && WIDTH % V::N == 0) {
         for (int64_t p = 0; p < k; ++p, from += k_stride, to += WIDTH) {
-            JPLLM_UNROLL for (int j = 0; j < WIDTH; j += V::N) V::load(from + j).store(to + j);
+            JPLLM_UNROLL for (int j = 0; j < WIDTH; j += V::N)
+                V::load(from + j).store(to + j);
         }
         return;
     }
@@ -176,8 +180,13 @@ inline void multiply_block(const GemmArgs& g, const GemmSpace& space, int64_t ic
             for (int64_t i = mb; i < mb_end; i += kTileRows) {
                 const float* a = space.a + i * k;
                 const int rows = static_cast<int>(least(kTileRows, mb_end - i));
-                TileOut out{g.c + (ic + i) * g.c_rs + (jc + j) * g.c_cs, g.c_rs,    g.c_cs,   nullptr,
-                            g.bias_rs,                                   g.bias_cs, g.accumulate || !first};
+                TileOut out{g.c + (ic + i) * g.c_rs + (jc + j) * g.c_cs,
+                            g.c_rs,
+                            g.c_cs,
+                            nullptr,
+                            g.bias_rs,
+                            g.bias_cs,
+                            g.accumulate || !first};
                 if (first && g.bias != nullptr) out.bias = g.bias + (ic + i) * g.bias_rs + (jc + j) * g.bias_cs;
                 if (rows > kTileRows / 2) {
                     tile<kTileRows>(k, a, b, out, rows, cols);
@@ -196,8 +205,8 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
     if (g.m == 0 || g.n == 0) return;
     if (g.c_cs != 1 && g.c_rs == 1) {
         // The same product transposed has rows of C along the vectors.
-        g = GemmArgs{g.n,    g.m,    g.k, g.b,    g.b_cs,    g.b_rs,    g.a,         g.a_cs,
-                     g.a_rs, g.c,    g.c_cs, g.c_rs, g.bias, g.bias_cs, g.bias_rs, g.accumulate};
+        g = GemmArgs{g.n,    g.m, g.k,    g.b,    g.b_cs, g.b_rs,    g.a,       g.a_cs,
+                     g.a_rs, g.c, g.c_cs, g.c_rs, g.bias, g.bias_cs, g.bias_rs, g.accumulate};
     }
     for (int64_t jc = 0; jc < g.n; jc += Tuning::panel_n) {
         const int64_t nc = least(g.n - jc, Tuning::panel_n);
@@ -206,7 +215,8 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
             const int64_t kc = least(g.k - pc, Tuning::block_k);
             for (int64_t ic = 0; ic < g.m; ic += Tuning::panel_m) {
                 const int64_t mc = least(g.m - ic, Tuning::panel_m);
-                const int64_t row_tiles = (mc + kTileRows - 1) / kTileRows, col_tiles = (nc + kTileCols - 1) / kTileCols;
+                const int64_t row_tiles = (mc + kTileRows - 1) / kTileRows,
+                              col_tiles = (nc + kTileCols - 1) / kTileCols;
                 const int grid_rows = team_rows(team.size, row_tiles, col_tiles), grid_cols = team.size / grid_rows;
                 int64_t m0, m1, n0, n1, p0, p1;
                 Team{team.id / grid_cols, grid_rows, nullptr}.split(mc, kTileRows, &m0, &m1);

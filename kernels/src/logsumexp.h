@@ -56,7 +56,8 @@ inline void forward_rows(const Team& team, const LogsumexpCall& c, int64_t n0, i
         const float* row = c.logits + i * v;
         V top = V::set(-__builtin_inff());
         for_vectors(v, [&](int64_t j, int lanes) {
-            top = max(top, lanes == V::N ? V::load(row + j) : first_n(V::load_n(row + j, lanes), lanes, -__builtin_inff()));
+            top = max(top,
+                      lanes == V::N ? V::load(row + j) : first_n(V::load_n(row + j, lanes), lanes, -__builtin_inff()));
         });
         const float before = v0 == 0 ? -__builtin_inff() : c.maximum[i], here = max_lane(top);
         const float now = here > before ? here : before;

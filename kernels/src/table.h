@@ -13,7 +13,7 @@ struct GemmArgs {
     int64_t b_rs, b_cs;
     float* c;
     int64_t c_rs, c_cs;
-    const float* bias;          // bias[i * bias_rs + j * bias_cs], or null
+    const float* bias;  // bias[i * bias_rs + j * bias_cs], or null
     int64_t bias_rs, bias_cs;
     bool accumulate;
 };
@@ -64,9 +64,9 @@ struct LogsumexpArgs {
     const float* weight;
     int64_t weight_rs, weight_cs;
     const int64_t* targets;
-    float *lse_out, *target_out;                         // forward
-    const float *lse, *dlse, *dtarget;                   // backward
-    float *dhidden, *dweight;                            // contiguous, or null
+    float *lse_out, *target_out;        // forward
+    const float *lse, *dlse, *dtarget;  // backward
+    float *dhidden, *dweight;           // contiguous, or null
 };
 
 struct AdamwArgs {

@@ -1,0 +1,50 @@
+"""Types of the compiled module (csrc/native.cpp). An array is (address, shape, stride in elements, dtype name, owner)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Array = tuple[int, Sequence[int], Sequence[int], str, object]
+"""The owner is what keeps the memory alive during the call, such as the tensor itself."""
+
+def gemm(a: Array, b: Array, c: Array, bias: Array | None, accumulate: bool, threads: int) -> None: ...
+def column_sum(x: Array, out: Array, threads: int) -> None: ...
+def rms_norm(x: Array, weight: Array, eps: float, y: Array, rstd: Array, threads: int) -> None: ...
+def rms_norm_backward(
+    dy: Array, x: Array, weight: Array, rstd: Array, dx: Array, dweight: Array, threads: int
+) -> None: ...
+def swiglu(gate: Array, up: Array, y: Array, threads: int) -> None: ...
+def swiglu_backward(dy: Array, gate: Array, up: Array, dgate: Array, dup: Array, threads: int) -> None: ...
+def linear_logsumexp(
+    hidden: Array, weight: Array, targets: Array, lse: Array, target_logit: Array, threads: int
+) -> None: ...
+def linear_logsumexp_backward(
+    hidden: Array,
+    weight: Array,
+    targets: Array,
+    lse: Array,
+    dlse: Array,
+    dtarget_logit: Array,
+    dhidden: Array | None,
+    dweight: Array | None,
+    threads: int,
+) -> None: ...
+def adamw_step(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    model_param: Array | None,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+    grad_scale: float,
+    threads: int,
+) -> None: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def set_isa(name: str) -> None: ...
+def build_info() -> dict[str, Any]: ...
+def fma_peak(seconds: float = 0.2, threads: int = 1) -> float: ...
