@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -43,3 +46,14 @@ def peak_flops(device: torch.device, dtype: str, world_size: int, threads: int) 
     except ImportError:
         return None
     return float(_native.fma_peak(0.05)) * threads * world_size
+
+
+@contextlib.contextmanager
+def flushing_denormals() -> Iterator[None]:
+    """Denormal numbers count as zero inside this block: they cost ~90 cycles each on A64FX, and carry nothing here."""
+    already = sys.float_info.min / float(2) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)

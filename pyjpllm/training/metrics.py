@@ -55,9 +55,13 @@ class JsonLines:
         clean = {key: _json_number(value) for key, value in record.items()}
         os.write(self._descriptor, (json.dumps(clean, ensure_ascii=False) + "\n").encode())
 
+    def sync(self) -> None:
+        """Flush to the disk."""
+        os.fsync(self._descriptor)
+
     def close(self) -> None:
         """Flush to the disk and close."""
-        os.fsync(self._descriptor)
+        self.sync()
         os.close(self._descriptor)
 
 
@@ -123,6 +127,11 @@ class MetricsWriter:
         self._samples.write({"step": step, "prompt": prompt, "text": text})
         if self._events is not None:
             self._events.add_text("sample", text, step)
+
+    def sync(self) -> None:
+        """Flush the records to the disk, before a checkpoint that they belong to."""
+        self._metrics.sync()
+        self._samples.sync()
 
     def close(self) -> None:
         """Flush everything."""

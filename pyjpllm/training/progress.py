@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def make_console() -> Console:
     """A console on standard error that knows a terminal also through ``mpirun``, which puts a pipe in between.
 
-    A rank's parent is then the launcher; where that one's standard error is a terminal, what the rank prints ends there.
+    A rank's parent is then the launcher; where its standard error is a terminal, what the rank prints ends there.
     """
     if not sys.stderr.isatty() and "OMPI_COMM_WORLD_RANK" in os.environ:
         try:

@@ -20,7 +20,7 @@ from pyjpllm.model.huggingface import load_weights
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.faults import StepJudge, StopRequest
-from pyjpllm.training.machine import peak_flops, threads_per_rank
+from pyjpllm.training.machine import flushing_denormals, peak_flops, threads_per_rank
 from pyjpllm.training.metrics import MetricsWriter, Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale
 from pyjpllm.training.progress import ProgressReport
@@ -53,7 +53,7 @@ def train(config: Config, run_dir: Path, *, world: World | None = None) -> Resul
     be written.
     """
     lock = RunLock()
-    with StopRequest().watching() as stop:
+    with StopRequest().watching() as stop, flushing_denormals():
         backend = config.parallel.backend
         if backend == "auto":
             backend = "nccl" if config.train.device == "cuda" else "mpi4py"
@@ -81,7 +81,6 @@ class Trainer:
         self.device = _device(config, world)
         threads = threads_per_rank(world)
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(True)  # they cost ~90 cycles each on A64FX, and carry nothing here
         ops.use_backend(config.train.kernels)
 
         def open_run() -> tuple[Path | None, Config, list[str]]:
@@ -147,11 +146,12 @@ class Trainer:
             record, stopped = self._one_step()
             loss, last = record["loss"], self.step == total
             self._evaluate_if_due(record, last)
-            self._save_if_due(last or stopped)
+            # Before the checkpoint, so that a kill after it leaves no gap; the saving is in the next step's seconds.
             record["seconds"] = self.timers.restart()
             if self.metrics is not None:
                 self.metrics.step(record)
             self.progress.step(record)
+            self._save_if_due(last or stopped)
         if self.step >= total:
             return Result(True, f"finished {total} steps", self.step, loss, self.run_dir)
         name = self.stop.signal.name if self.stop.signal else "a stop signal on another rank"
@@ -227,6 +227,8 @@ class Trainer:
             "in_a_row": self.judge.in_a_row,
         }
         with self.timers.phase("checkpoint"):
+            if self.metrics is not None:
+                self.metrics.sync()
             try:
                 checkpoint.save(
                     self.run_dir,

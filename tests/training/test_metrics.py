@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import torch
 
 from pyjpllm.training.metrics import JsonLines, MetricsWriter, Timers, drop_after
 from pyjpllm.training.progress import ProgressReport
+from tests.mpi import mpirun, rank_environment
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -111,3 +119,35 @@ def test_other_ranks_are_silent(capsys) -> None:  # type: ignore[no-untyped-def]
     progress.say("x")
     progress.close()
     assert capsys.readouterr().err == ""
+
+
+def show_a_step(_world: object) -> None:
+    """A rank that reports one step, and its terminal's width."""
+    progress = ProgressReport(20, 1, 5, visible=True)
+    progress.step(RECORD)
+    progress.say(f"width {progress.console.width}")
+    progress.close()
+
+
+def test_a_rank_under_mpirun_finds_the_launchers_terminal(tmp_path: Path) -> None:
+    """mpirun puts a pipe between a rank and the terminal; here the terminal is a pseudo-terminal of 91 columns."""
+    program = tmp_path / "rank.py"
+    program.write_text("from tests.training.test_metrics import show_a_step\nshow_a_step(None)\n")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 91, 0, 0))
+    job = subprocess.Popen(
+        [*mpirun(), "-n", "1", sys.executable, str(program)],
+        env=rank_environment({"TERM": "xterm"}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # a pseudo-terminal whose other end is closed gives EIO
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    assert job.wait(timeout=60) == 0
+    assert "━" in shown.decode()
+    assert "width 91" in shown.decode()
