@@ -165,15 +165,16 @@ def _to_checkpoint(source: Path, run: Path, path: Path) -> dict[str, Any]:
     from pyjpllm.training import complete_steps
     from pyjpllm.training.checkpoint import save
     from pyjpllm.training.optimizer import AdamW
+    from pyjpllm.training.rundir import prepare
 
     if complete_steps(run):
         raise UserError(f"{run} has checkpoints already; name a new folder")
     config = load(path, ())
     check_config(config, max(config.parallel.data, 1) * config.parallel.tensor, source=path, machine=False)
-    state, shape, *_ = _read(source)
+    state = _read(source)[0]
+    tokenizer = Tokenizer.load(config.data.tokenizer)
     if config.model.vocab_size == 0:
-        words = Tokenizer.load(config.data.tokenizer).vocab_size
-        model_config = config.model.model_copy(update={"vocab_size": max(words, shape.vocab_size)})
+        model_config = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
         config = Config.model_validate(config.model_copy(update={"model": model_config}))
     number = torch.float64 if config.precision.dtype == "fp64" else torch.float32
     model = Transformer(config.model, dtype=number)
@@ -188,6 +189,7 @@ def _to_checkpoint(source: Path, run: Path, path: Path) -> dict[str, Any]:
     extra = next((name for name in state if name not in dict(model.named_parameters())), None)
     if extra is not None:
         raise UserError(f"{source} has {extra!r}, which the model of {path} has not")
+    prepare(run, config, tokenizer.model_path, None)
     mesh = make_mesh(World(rank=0, size=1, local_rank=0, local_size=1, backend="gloo"))
     flat = FlatParameters(model.named_parameters(), master_dtype=number)
     counters = {"step": 0, "consumed": 0, "updates": 0, "skipped": 0, "in_a_row": 0}
