@@ -96,7 +96,7 @@ def read_index(prefix: str | os.PathLike[str]) -> Index:
         expected = _HEADER.size + 12 * sequences + 8 * documents
         if length < expected:
             raise UserError(f"{path}: truncated: {length} bytes, its header promises {expected}")
-        if length == expected + sequences:
+        if sequences and length == expected + sequences:
             raise UserError(f"{path}: a multimodal index (it has sequence modes); only text is read")
         if length > expected:
             raise UserError(f"{path}: {length} bytes, its header promises {expected}; the file is damaged")

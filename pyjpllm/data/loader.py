@@ -13,7 +13,7 @@ communication.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -29,7 +29,7 @@ from pyjpllm.data.blend import Blend
 from pyjpllm.data.indexed import Index, bin_path, read_index
 from pyjpllm.data.packing import IGNORE, PackedCorpus, Windows, samples_of
 from pyjpllm.data.tokenizer import Tokenizer
-from pyjpllm.distributed.collectives import broadcast, broadcast_object
+from pyjpllm.distributed.collectives import broadcast, on_first_rank
 from pyjpllm.distributed.mesh import AXES, Mesh
 from pyjpllm.errors import UserError, nearest_divisor
 
@@ -200,7 +200,7 @@ def build_loader(config: Config, mesh: Mesh, vocab_size: int, split: Split = "tr
         shapes = [(index.prefix, index.dtype.str, index.num_documents) for index in indices]
         return _Plan(tokenizer.eos_id, samples, shapes)
 
-    plan = _on_rank_zero(open_corpora, mesh)
+    plan = on_first_rank(open_corpora, mesh.world_group)
     device = torch.device("cuda", torch.cuda.current_device()) if train.device == "cuda" else torch.device("cpu")
     samples = None
     if mesh.is_first("tp"):
@@ -275,21 +275,6 @@ def _check_beginning(index: Index, vocab_size: int, limit: int = 1 << 20) -> Non
             f"{bin_path(index.prefix)}: token id {wrong} is outside the vocabulary of {vocab_size}; "
             "was it encoded with another tokenizer?"
         )
-
-
-def _on_rank_zero(work: Callable[[], T], mesh: Mesh) -> T:
-    """Run ``work`` on the global rank 0; every rank gets what it returned, or raises what it raised."""
-    result: T | None = None
-    error: Exception | None = None
-    if all(mesh.is_first(axis) for axis in AXES):
-        try:
-            result = work()
-        except Exception as problem:
-            error = problem
-    result, error = broadcast_object((result, error), mesh.world_group)
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
 
 
 def _empty_index(prefix: str, dtype: str, documents: int) -> Index:
