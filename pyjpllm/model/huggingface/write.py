@@ -18,7 +18,7 @@ from pyjpllm.config.schema import ModelConfig
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 from pyjpllm.model.huggingface.config import config_json
-from pyjpllm.model.huggingface.weights import INDEX, SINGLE, hf_name
+from pyjpllm.model.huggingface.read import INDEX, SINGLE, hf_name
 from pyjpllm.model.transformer import Transformer
 from pyjpllm.parallel import layout_of
 
