@@ -108,7 +108,7 @@ step_tokens() {
 
 step_train() {
     local overrides=()
-    [[ -z $STEPS ]] || overrides+=("train.steps=$STEPS")
+    [[ -z $STEPS ]] || overrides+=("train.steps=$STEPS" "schedule.warmup_steps=$((STEPS / 15))")
     # BF16 is quicker only where the processor multiplies it.
     if grep -qsE 'avx512_bf16|amx_bf16|[[:space:]]bf16' /proc/cpuinfo; then
         overrides+=(precision.dtype=bf16)
