@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyjpllm.distributed.collectives import broadcast_object, gather_objects
+from pyjpllm.distributed.collectives import broadcast_object, gather_objects, on_first_rank
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.files import fsync_directory, fsync_file, sha256_of
@@ -162,20 +162,10 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
     Files are verified before anything is used, each by one rank. Raises UserError on every rank, with the file's
     name, when one is damaged, and when the checkpoint is not of this model.
     """
-    rank, size = _global_rank(mesh), _global_size(mesh)
-    manifest, problem = None, None
-    if rank == 0:
-        try:
-            manifest = Manifest.read(folder)
-        except UserError as error:
-            problem = str(error)
-    manifest, problem = broadcast_object((manifest, problem), mesh.world_group)
-    if problem is None:
-        problem = verify(folder, manifest, sorted(manifest.files)[rank::size]) or _mismatch(manifest, optimizer)
-        found = gather_objects(problem, mesh.world_group)
-        if rank == 0:
-            problem = next((p for p in found if p), None)
-        problem = broadcast_object(problem, mesh.world_group)
+    manifest = on_first_rank(lambda: Manifest.read(folder), mesh.world_group)
+    mine = sorted(manifest.files)[_global_rank(mesh) :: _global_size(mesh)]
+    problems = gather_objects(verify(folder, manifest, mine) or _mismatch(manifest, optimizer), mesh.world_group)
+    problem = broadcast_object(next((p for p in problems or () if p), None), mesh.world_group)
     if problem is not None:
         raise UserError(f"{problem}; remove {folder} to go on from the checkpoint before it")
     reader = PieceReader(folder, manifest)

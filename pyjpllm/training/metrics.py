@@ -110,7 +110,7 @@ class MetricsWriter:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(run_dir), purge_step=first_step)  # type: ignore[no-untyped-call]
+            self._events = SummaryWriter(str(run_dir), purge_step=first_step)
 
     def step(self, record: dict[str, Any]) -> None:
         """Write one step's record."""

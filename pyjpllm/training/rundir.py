@@ -5,41 +5,29 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-from torch.distributed import ProcessGroup
 
 from pyjpllm.config import to_toml
 from pyjpllm.config.schema import Config
-from pyjpllm.distributed.collectives import broadcast_object
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 from pyjpllm.training.manifest import Manifest
 
-T = TypeVar("T")
-
 # Fields that may not change between two starts of a run: the weights would no longer fit, or mean something else.
-FIXED = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size")
-FIXED += ("tie_embeddings", "qkv_bias", "out_bias", "mlp_bias", "qk_norm")
-
-
-def on_rank_zero(action: Callable[[], T], rank: int, group: ProcessGroup | None) -> T:
-    """Run ``action`` on rank 0 and hand its result to all ranks; its UserError is raised on all of them."""
-    result: T | None = None
-    problem: str | None = None
-    if rank == 0:
-        try:
-            result = action()
-        except UserError as error:
-            problem = str(error)
-        except OSError as error:
-            problem = f"{error.filename or 'the run folder'}: {error.strerror}"
-    result, problem = broadcast_object((result, problem), group)
-    if problem is not None:
-        raise UserError(problem)
-    return result  # type: ignore[return-value]
+FIXED = {
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+    "tie_embeddings",
+    "qkv_bias",
+    "out_bias",
+    "mlp_bias",
+    "qk_norm",
+}
 
 
 class RunLock:

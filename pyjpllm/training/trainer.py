@@ -12,7 +12,7 @@ from pyjpllm import ops
 from pyjpllm.config.schema import Config
 from pyjpllm.data import Loader, Tokenizer, build_loader
 from pyjpllm.distributed import World, finalize, init, make_mesh
-from pyjpllm.distributed.collectives import all_reduce
+from pyjpllm.distributed.collectives import all_reduce, on_first_rank
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer, flops_per_token, initialize
@@ -24,7 +24,7 @@ from pyjpllm.training.machine import flushing_denormals, peak_flops, threads_per
 from pyjpllm.training.metrics import MetricsWriter, Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale
 from pyjpllm.training.progress import ProgressReport
-from pyjpllm.training.rundir import RunLock, on_rank_zero, prepare
+from pyjpllm.training.rundir import RunLock, prepare
 from pyjpllm.training.schedule import learning_rate
 from pyjpllm.training.step import accumulate_gradients, count_valid
 from pyjpllm.training.validation import Validation, write_samples
@@ -86,13 +86,16 @@ class Trainer:
         def open_run() -> tuple[Path | None, Config, list[str]]:
             tokenizer = Tokenizer.load(config.data.tokenizer)
             resolved = _with_vocabulary(config, tokenizer)
-            run_dir.mkdir(parents=True, exist_ok=True)
-            lock.take(run_dir)
-            start = checkpoint.latest(run_dir)
-            return start, resolved, prepare(run_dir, resolved, tokenizer.model_path, start)
+            try:
+                run_dir.mkdir(parents=True, exist_ok=True)
+                lock.take(run_dir)
+                start = checkpoint.latest(run_dir)
+                return start, resolved, prepare(run_dir, resolved, tokenizer.model_path, start)
+            except OSError as error:
+                raise UserError(f"--run {run_dir}: {error.filename or run_dir}: {error.strerror}") from error
 
-        start, self.config, changes = on_rank_zero(open_run, world.rank, mesh.world_group)
-        self.config = config = Config.model_validate(self.config)
+        start, self.config, changes = on_first_rank(open_run, mesh.world_group)
+        config = self.config
         self.tokenizer = Tokenizer.load(config.data.tokenizer)
 
         self.model = build_model(config, mesh, self.device, weights=start is None)
