@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from pyjpllm.cli.exits import INTERRUPTED, USER, report
+from pyjpllm.cli.exits import INTERRUPTED, USER, debugging, report
 from pyjpllm.errors import nearest
 
 # Name -> what `jpllm --help` says about it.
@@ -124,7 +124,7 @@ def run(words: Sequence[str]) -> int:
             return 0
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
-        if os.environ.get("JPLLM_DEBUG", "0") not in ("", "0"):
+        if debugging():
             traceback.print_exc()
         return report(error, words)
 

@@ -9,8 +9,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
 
-from pyjpllm.errors import UserError, nearest
+from pyjpllm.errors import UserError, did_you_mean, nearest
 
 FAILED = 1
 USER = 2
@@ -65,6 +67,9 @@ def report(error: BaseException, words: Sequence[str], *, sleep: Callable[[float
         say_once([f"jpllm: {line}" for line in str(error).splitlines()], sleep)
         return USER
     format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+    if format_message is not None and type(error).__name__ == "NoArgsIsHelpError":
+        print(format_message(), file=sys.stderr)
+        return USER
     if format_message is not None:  # the command line itself is wrong: an option or an argument
         say_once([_usage(error, format_message(), words)], sleep)
         return USER
@@ -76,9 +81,28 @@ def report(error: BaseException, words: Sequence[str], *, sleep: Callable[[float
         where = f"{names}: " if names else ""
         print(f"jpllm: {prefix}{where}{_OS_ERRORS[error.errno]}", file=sys.stderr)
         return FAILED
-    for line in "".join(traceback.format_exception(error)).splitlines():
-        print(f"{prefix}{line}", file=sys.stderr)
+    if not debugging():  # then it is printed already, with all its frames
+        error.__traceback__ = _own_part(error.__traceback__)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(f"{prefix}{line}", file=sys.stderr)
     return FAILED
+
+
+def debugging() -> bool:
+    """Was --debug given, or JPLLM_DEBUG set?"""
+    return os.environ.get("JPLLM_DEBUG", "0") not in ("", "0")
+
+
+def _own_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the subcommand on, without the frames that parse the command line."""
+    folder = str(Path(__file__).parent)
+    inner = trace
+    while inner is not None:
+        file = inner.tb_frame.f_code.co_filename
+        if file.startswith(folder) and Path(file).name != "app.py":
+            return inner
+        inner = inner.tb_next
+    return trace
 
 
 def say_once(lines: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -114,5 +138,9 @@ def _usage(error: BaseException, message: str, words: Sequence[str]) -> str:
         text = f"no such option {name}"
         text += f"; did you mean {match}?" if match is not None else f"; there are {', '.join(options)}"
         return f"{command}: {text}"
+    unknown = re.match(r"No such command '([^']*)'", text)
+    if unknown is not None and context is not None:
+        known = list(getattr(context.command, "commands", ()))
+        return f"{command}: no command {unknown[1]!r}{did_you_mean(unknown[1], known)}"
     text = text[:1].lower() + text[1:]
     return f"{command}: {text} (see '{command} --help')"
