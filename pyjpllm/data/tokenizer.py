@@ -82,11 +82,15 @@ class Tokenizer:
         """
         if self._nfkc:
             text = unicodedata.normalize("NFKC", text)
-        if len(text) <= _PIECE or not self._splits:
-            return list(self._processor.EncodeAsIds(text))
-        ids: list[int] = []
-        for piece in _pieces(text):
-            ids += self._processor.EncodeAsIds(piece)
+        try:
+            if len(text) <= _PIECE or not self._splits:
+                return list(self._processor.EncodeAsIds(text))
+            ids: list[int] = []
+            for piece in _pieces(text):
+                ids += self._processor.EncodeAsIds(piece)
+        except RuntimeError:
+            text.encode()  # says which character is no text
+            raise
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
