@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pyjpllm.corpus import Document, DocumentWriter
@@ -34,6 +36,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for text in part:
                 writer.add(Document(text))
     return folder
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below ``pid``."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def command_line(pid: int) -> bytes:
+    """Empty for a process that has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("not done after a minute")
 
 
 def outputs(prefix: Path) -> dict[str, bytes]:
@@ -103,10 +133,9 @@ def test_a_dying_worker_is_an_error(folder: Path, tmp_path: Path, monkeypatch: p
 
     def kill(stats: EncodeStats) -> None:
         if not killed:
-            children = psutil.Process().children(recursive=True)
-            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-            killed.append(workers[0].pid)
-            workers[0].kill()
+            workers = [pid for pid in descendants(os.getpid()) if b"spawn_main" in command_line(pid)]
+            killed.append(workers[0])
+            os.kill(workers[0], signal.SIGKILL)
 
     with pytest.raises(RuntimeError, match="a worker process ended"):
         encode_files(folder / "text", folder / "tokenizer", tmp_path / "c", workers=2, progress=kill)
@@ -140,13 +169,12 @@ def test_killed_while_it_encodes(folder: Path, tmp_path: Path, how: signal.Signa
         assert process.stdout is not None
         while int(process.stdout.readline()) <= 60:
             pass
-        workers = psutil.Process(process.pid).children(recursive=True)
+        workers = descendants(process.pid)
         assert len(workers) >= 2
         process.send_signal(how)
         process.wait(60)
     assert process.returncode != 0
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive
+    wait_until(lambda: not any(b"spawn" in command_line(pid) for pid in workers))
     left = [path.name for path in out.parent.iterdir()]
     assert left == ([] if how == signal.SIGINT else [f".c.bin.{process.pid}.tmp"])
     encode_files(folder / "text", folder / "tokenizer", out, workers=1)
