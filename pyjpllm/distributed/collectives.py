@@ -6,11 +6,13 @@ Dimension letters: none; ``dim`` says along which dimension tensors are cut or j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from pyjpllm.distributed import compat
 
 T = TypeVar("T")
 
@@ -74,18 +76,18 @@ def all_gather(
     piece = tensor.movedim(dim, 0).contiguous()
     if sizes is None or len(set(sizes)) == 1:
         out = piece.new_empty((world * piece.shape[0], *piece.shape[1:]))
-        dist.all_gather_into_tensor(out, piece, group=group)
+        compat.all_gather_single(out, piece, group=group)
     elif _is_gloo(group):  # gloo wants equal shapes: pad to the longest
         longest = max(sizes)
         padded = piece.new_zeros((longest, *piece.shape[1:]))
         padded[: piece.shape[0]] = piece
         full = piece.new_empty((world * longest, *piece.shape[1:]))
-        dist.all_gather_into_tensor(full, padded, group=group)
+        compat.all_gather_single(full, padded, group=group)
         rows = full.view(world, longest, *piece.shape[1:])
         out = torch.cat([rows[rank, :size] for rank, size in enumerate(sizes)])
     else:
         out = piece.new_empty((sum(sizes), *piece.shape[1:]))
-        dist.all_gather(list(out.split(list(sizes))), piece, group=group)
+        dist.all_gather(list(torch.split(out, list(sizes))), piece, group=group)
     return out.movedim(0, dim)
 
 
@@ -108,13 +110,13 @@ def reduce_scatter(
         if full.data_ptr() == tensor.data_ptr():
             full = full.clone()
         dist.all_reduce(full, group=group)
-        out = full.split(list(sizes))[rank].clone()
+        out = torch.split(full, list(sizes))[rank].clone()
     elif len(set(sizes)) == 1:
         out = full.new_empty((sizes[rank], *full.shape[1:]))
-        dist.reduce_scatter_tensor(out, full, group=group)
+        compat.reduce_scatter_single(out, full, group=group)
     else:
         out = full.new_empty((sizes[rank], *full.shape[1:]))
-        dist.reduce_scatter(out, list(full.split(list(sizes))), group=group)
+        dist.reduce_scatter(out, list(torch.split(full, list(sizes))), group=group)
     return out.movedim(0, dim)
 
 
@@ -172,23 +174,3 @@ def barrier(group: dist.ProcessGroup | None) -> None:
     """Return once every rank of ``group`` has come here."""
     if group is not None:
         dist.barrier(group=group)
-
-
-def on_first_rank(action: Callable[[], T], group: dist.ProcessGroup | None) -> T:
-    """Run ``action`` on the first rank of ``group`` only; every rank gets what it returned, or raises what it raised.
-
-    For files that one rank reads or writes for all. Result and exception must be picklable.
-    """
-    if group is None:
-        return action()
-    result: T | None = None
-    error: Exception | None = None
-    if group.rank() == 0:
-        try:
-            result = action()
-        except Exception as problem:
-            error = problem
-    result, error = broadcast_object((result, error), group)
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]

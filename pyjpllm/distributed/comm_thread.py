@@ -117,6 +117,7 @@ class CommThread:
     # -- the thread
 
     def _run(self) -> None:
+        torch.set_grad_enabled(False)  # of this thread only
         _single_torch_thread()
         _fine_timer()
         active: list[Operation] = []

@@ -6,9 +6,16 @@ name first and the old one second, earlier versions for the old name only. Both 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
 
 C = TypeVar("C", bound=type)
+
+# torch.distributed's functions by their 2.13 names.
+all_gather_single: Callable[..., Any] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+reduce_scatter_single: Callable[..., Any] = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 # our method -> the other names under which some torch calls it
 OTHER_NAMES = {

@@ -18,9 +18,11 @@ from pyjpllm.distributed.work import MPIWork, WorkList
 
 NAME = "mpi4py"
 Tensors = list[torch.Tensor]
+# torch's stubs overload every method by its short and long form (short_forms.py), which an override cannot repeat.
+_ProcessGroup: Any = dist.ProcessGroup
 
 
-class GroupOverMPI(dist.ProcessGroup):
+class GroupOverMPI(_ProcessGroup):  # type: ignore[misc]
     """A group of ``ranks`` (counted in the world) on the communicator ``c``, which its members created together.
 
     Collectives are numbered from 1; point-to-point operations, of which ranks may make different numbers, are not.

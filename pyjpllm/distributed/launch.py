@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 
 from pyjpllm.distributed.store import LazyFileStore
 from pyjpllm.errors import UserError, did_you_mean
@@ -209,7 +210,7 @@ def _init_stock(launch: Launch, backend: str, timeout_s: float) -> World:
         url = f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         dist.init_process_group(backend, url, rank=launch.rank, world_size=launch.size, timeout=timeout)
     else:
-        store = dist.FileStore(str(job_store_path(launch)), launch.size)
+        store = FileStore(str(job_store_path(launch)), launch.size)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=timeout)
     return World(
         rank=launch.rank,

@@ -70,7 +70,8 @@ def _axis_group(ranks: torch.Tensor, axis: str, coordinates: dict[str, int]) -> 
     """The group of this process along ``axis``; only its members take part, whatever the size of the world."""
     index = tuple(slice(None) if a == axis else coordinates[a] for a in AXES)
     members: list[int] = ranks[index].tolist()
-    return dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{axis}")
+    group: dist.ProcessGroup = dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{axis}")
+    return group
 
 
 def _sizes(world_size: int, asked: dict[str, int]) -> dict[str, int]:

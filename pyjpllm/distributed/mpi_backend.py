@@ -18,6 +18,7 @@ from pyjpllm.distributed import reductions, runtime, transport
 from pyjpllm.distributed.comm_thread import Operation, Steps
 from pyjpllm.distributed.compat import with_all_names
 from pyjpllm.distributed.group import NAME, GroupOverMPI, Tensors
+from pyjpllm.distributed.short_forms import with_short_forms
 from pyjpllm.distributed.staging import Staging
 from pyjpllm.distributed.transport import Communicator
 from pyjpllm.distributed.work import MPIWork
@@ -25,6 +26,7 @@ from pyjpllm.errors import UserError
 
 
 @with_all_names
+@with_short_forms
 class ProcessGroupMPI4Py(GroupOverMPI):
     """torch.distributed's calls over MPI."""
 
@@ -50,7 +52,7 @@ class ProcessGroupMPI4Py(GroupOverMPI):
                 flat = torch.cat([x.view(-1) for x in same])
                 yield from reductions.all_reduce(self._c, op, flat, reduction, self._rt.deterministic)
                 op.tail = False
-                for x, piece in zip(same, flat.split([x.numel() for x in same]), strict=True):
+                for x, piece in zip(same, torch.split(flat, [x.numel() for x in same]), strict=True):
                     x.view(-1).copy_(piece)
 
         return self._collective(label, lambda op: staging.around(steps(op)), tensors, tensors, opts)
@@ -60,9 +62,7 @@ class ProcessGroupMPI4Py(GroupOverMPI):
         reduction = _reduction(opts)
         if x.layout != torch.sparse_coo or reduction != reductions.Reduction("sum"):
             raise ValueError(f"mpi4py: allreduce takes sparse COO tensors with SUM only, not {x.layout}")
-        return self._collective(
-            "allreduce", lambda op: reductions.all_reduce_sparse(self._c, op, x.detach()), tensors, [], opts
-        )
+        return self._collective("allreduce", lambda op: reductions.all_reduce_sparse(self._c, op, x), tensors, [], opts)
 
     def reduce(self, tensors: Tensors, opts: Any) -> MPIWork:
         reduction, root = _reduction(opts), opts.rootRank
@@ -232,7 +232,7 @@ class ProcessGroupMPI4Py(GroupOverMPI):
             splits = [rows // self._c.size] * self._c.size
         if sum(splits) != rows or len(splits) != self._c.size:
             raise ValueError(f"mpi4py: all_to_all_single: splits {list(splits)} do not make up {rows} rows")
-        return list(x.split(list(splits)))
+        return list(torch.split(x, list(splits)))
 
     # -- point to point, barriers
 

@@ -72,7 +72,8 @@ class Reduction:
 
 def parse(op: Any) -> Reduction:
     """``dist.ReduceOp`` or ``dist.ReduceOp.RedOpType`` as a Reduction."""
-    state = op.__getstate__() if isinstance(op, dist.ReduceOp) else (op, None)
+    kind_only = isinstance(op, dist.ReduceOp.RedOpType)
+    state: Any = (op, None) if kind_only else op.__getstate__()
     kind = _NAMES[state[0].name]
     return Reduction("sum", state[1]) if kind == "premul_sum" else Reduction(kind)
 
@@ -159,7 +160,7 @@ def reduce_scatter(
         whole = torch.cat([x.view(-1) for x in xs])
         if reduction.factor is not None:
             whole.mul_(reduction.factor)
-    pieces = whole.split(sizes)
+    pieces = torch.split(whole, sizes)
     flat = out.view(-1)
     if is_ordered(whole, reduction, c.size, deterministic) or whole.numel() * whole.element_size() > 1 << 30:
         segment = max(1, SEGMENT // (whole.element_size() * c.size))
@@ -205,7 +206,7 @@ _STEPS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
 
 
 def _ordered_all_reduce(c: Communicator, op: Operation, flat: torch.Tensor, kind: str) -> Steps:
-    segments = [_cut(part, c.size) for part in flat.split(max(1, SEGMENT // flat.element_size()))]
+    segments = [_cut(part, c.size) for part in torch.split(flat, max(1, SEGMENT // flat.element_size()))]
     gathers: list[Any] = []
 
     def gather(index: int) -> None:
@@ -284,7 +285,7 @@ def all_reduce_sparse(c: Communicator, op: Operation, x: torch.Tensor) -> Steps:
     """The sum of the ranks' sparse COO tensors, in rank order, into ``x``."""
     mine = x.coalesce()
     counts = torch.empty(c.size, dtype=torch.int64)
-    yield from all_gather(c, op, list(counts.split(1)), torch.tensor([mine._nnz()]))
+    yield from all_gather(c, op, list(torch.split(counts, 1)), torch.tensor([mine._nnz()]))
     op.tail = False
     nonzeros = counts.tolist()
     indices = [torch.empty((mine.sparse_dim(), count), dtype=torch.int64) for count in nonzeros]

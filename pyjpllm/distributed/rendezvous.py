@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from pyjpllm.distributed.launch import Launch, detect, job_store_path
 from pyjpllm.distributed.store import LazyFileStore
 
-Rendezvous = Iterator[tuple[dist.Store, int, int]]
+Rendezvous = Iterator[tuple[Store, int, int]]
 
 
 def from_mpi(url: str, **_: Any) -> Rendezvous:

@@ -10,13 +10,13 @@ import datetime
 import os
 import threading
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore, Store
 
 
-class LazyFileStore(dist.Store):
-    """``dist.FileStore`` on ``path`` shared by ``world_size`` processes, opened at the first use.
+class LazyFileStore(Store):
+    """``torch.distributed.FileStore`` on ``path`` shared by ``world_size`` processes, opened at the first use.
 
     The last process to close a FileStore removes the file; ``remove`` does it for a job that ended badly.
     """
@@ -29,7 +29,7 @@ class LazyFileStore(dist.Store):
         self.path = Path(path)
         self.world_size = world_size
         self._lock = threading.Lock()
-        self._opened: dist.Store | None = None
+        self._opened: Store | None = None
         self._timeout = datetime.timedelta(seconds=1800)
         self.alive.append(self)
 
@@ -38,10 +38,10 @@ class LazyFileStore(dist.Store):
         """Whether the file has been opened."""
         return self._opened is not None
 
-    def _file(self) -> dist.Store:
+    def _file(self) -> Any:
         with self._lock:
             if self._opened is None:
-                self._opened = dist.FileStore(str(self.path), self.world_size)
+                self._opened = FileStore(str(self.path), self.world_size)
                 self._opened.set_timeout(self._timeout)
             return self._opened
 
@@ -51,25 +51,26 @@ class LazyFileStore(dist.Store):
         self._file().set(key, value)
 
     def get(self, key: str) -> bytes:
-        return self._file().get(key)
+        value: bytes = self._file().get(key)
+        return value
 
     def add(self, key: str, value: int) -> int:
-        return self._file().add(key, value)
+        return self._file().add(key, value)  # type: ignore[no-any-return]
 
     def check(self, keys: list[str]) -> bool:
-        return self._file().check(keys)
+        return self._file().check(keys)  # type: ignore[no-any-return]
 
     def wait(self, keys: list[str], timeout: datetime.timedelta | None = None) -> None:
         self._file().wait(keys, self._timeout if timeout is None else timeout)
 
     def compare_set(self, key: str, expected: bytes | str, desired: bytes | str) -> bytes:
-        return self._file().compare_set(key, expected, desired)
+        return self._file().compare_set(key, expected, desired)  # type: ignore[no-any-return]
 
     def deleteKey(self, key: str) -> bool:
-        return self._file().delete_key(key)
+        return self._file().delete_key(key)  # type: ignore[no-any-return]
 
     def getNumKeys(self) -> int:
-        return self._file().num_keys()
+        return self._file().num_keys()  # type: ignore[no-any-return]
 
     def has_extended_api(self) -> bool:
         return False

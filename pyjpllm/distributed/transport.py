@@ -63,7 +63,7 @@ def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:
     nbytes = flat.numel() * flat.element_size()
     if nbytes <= MAX_MESSAGE:
         return (flat,)
-    return flat.split(MAX_MESSAGE // flat.element_size())
+    return torch.split(flat, MAX_MESSAGE // flat.element_size())
 
 
 def small(x: torch.Tensor, ranks: int = 1) -> bool:

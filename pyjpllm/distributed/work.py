@@ -36,7 +36,7 @@ class MPIFuture(Future[Any]):
         self._guard = threading.Lock()
         self._has_callbacks = False
 
-    def then(self, callback: Callable[[Future[Any]], Any]) -> Future[Any]:  # type: ignore[override]
+    def then(self, callback: Callable[[Future[Any]], Any]) -> Future[Any]:
         with self._guard:
             self._has_callbacks = True
             return super().then(callback)
@@ -58,7 +58,7 @@ class MPIFuture(Future[Any]):
         if error is None:
             self.set_result(value)
         else:
-            self.set_exception(error)  # type: ignore[arg-type]
+            self.set_exception(error)
 
 
 class MPIWork(dist.Work):
