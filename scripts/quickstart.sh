@@ -2,6 +2,7 @@
 # The main job end to end: Japanese text, tokenizer, training on MPI ranks, evaluation, a model that transformers loads.
 set -euo pipefail
 NAME=scripts/quickstart.sh
+STARTED_IN=$PWD
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 source "$REPO/scripts/lib.sh"
@@ -90,6 +91,9 @@ step() { # step NAME HEADING: starts a step unless it is done; its function is s
     printf '%s\n' "$((SECONDS - started))" >"$WORK/.done/$1.tmp" && mv "$WORK/.done/$1.tmp" "$WORK/.done/$1"
 }
 
+# More ranks than cores are allowed; ranks are not bound, so that they share what the machine has left.
+MPI=(--oversubscribe --bind-to none)
+
 # --- the steps, each whole or started anew ----------------------------------------------------------------------------
 step_text() {
     tied "$VENV_PYTHON" "$REPO/scripts/quickstart/prepare.py" . ${TEXT[@]+--text "${TEXT[@]}"}
@@ -114,11 +118,12 @@ step_train() {
         overrides+=(precision.dtype=bf16)
     fi
     cp "$REPO/scripts/quickstart/config.toml" config.toml
-    run mpirun -n "$RANKS" --oversubscribe --bind-to none jpllm train config.toml ${overrides[@]+"${overrides[@]}"} --run run
+    run mpirun -n "$RANKS" "${MPI[@]}" jpllm train config.toml ${overrides[@]+"${overrides[@]}"} --run run
 }
 
 step_evaluate() {
-    run jpllm evaluate run --text text/heldout.jsonl --baseline xz --json >evaluation.json.tmp
+    say "\$ mpirun -n $RANKS jpllm evaluate run --text text/heldout.jsonl --baseline xz --json > evaluation.json"
+    tied mpirun -n "$RANKS" "${MPI[@]}" jpllm evaluate run --text text/heldout.jsonl --baseline xz --json >evaluation.json.tmp
     mv evaluation.json.tmp evaluation.json
 }
 
@@ -138,7 +143,7 @@ step_report() {
 
 summary() {
     heading "done"
-    "$VENV_PYTHON" "$REPO/scripts/quickstart/summary.py" "$WORK" "$VENV"
+    STARTED_IN=$STARTED_IN "$VENV_PYTHON" "$REPO/scripts/quickstart/summary.py" "$WORK" "$VENV"
 }
 
 # --- all of it --------------------------------------------------------------------------------------------------------
