@@ -75,10 +75,16 @@ def attention(
             mask = _masks.get(document_ids_BS, (causal, window, q_BSHD.dtype), make)
         else:
             mask = make()
+    q_BHSD, k_BKTD, v_BKTD = (tensor.transpose(1, 2) for tensor in (q_BSHD, k_BTKD, v_BTKD))
+    if mask is not None and causal and queries == keys and q_BSHD.is_cpu:
+        # The public function takes a mask or "causal"; its CPU kernel takes both, and skips what is not causal.
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out_BHSD: Tensor = flash(q_BHSD, k_BKTD, v_BKTD, 0.0, True, attn_mask=mask, scale=scale)[0]
+        return out_BHSD.transpose(1, 2)
     out_BHSD = F.scaled_dot_product_attention(
-        q_BSHD.transpose(1, 2),
-        k_BTKD.transpose(1, 2),
-        v_BTKD.transpose(1, 2),
+        q_BHSD,
+        k_BKTD,
+        v_BKTD,
         attn_mask=mask,
         is_causal=causal and mask is None and queries > 1,
         scale=scale,

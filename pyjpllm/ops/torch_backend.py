@@ -73,45 +73,48 @@ _angles = TensorMemo()
 def _cos_sin(
     positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every angle, [..., 1, head_dim / 2]: made once for the layers that share ``positions``."""
+    """Cosine and signed sine of each channel's angle, [..., 1, head_dim]: once for all layers that share positions.
+
+    Turned is ``x * cos + swapped(x) * sin`` with the two halves of x swapped and the sine of the first half negative.
+    """
 
     def make() -> tuple[Tensor, Tensor]:
         frequencies_d = inverse_frequencies(head_dim, theta, scaling, dtype, positions.device)
         angles = (positions.unsqueeze(-1).to(dtype) * frequencies_d).unsqueeze(-2)
-        return angles.cos(), angles.sin()
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     key = (head_dim, theta, scaling, dtype)
     pair: tuple[Tensor, Tensor] = _angles.get(positions, key, make)
     return pair
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.to(cos.dtype).chunk(2, dim=-1)
-    out = torch.empty(x.shape, dtype=cos.dtype, device=x.device)
-    out_first, out_second = out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
-    return out.to(x.dtype)
-
-
 class _Rotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _rotate(x, cos, sin)
+        ctx.direction = direction
+        wide = x.to(cos.dtype)
+        first, second = wide.chunk(2, dim=-1)
+        return (wide * cos).addcmul_(torch.cat([second, first], -1), sin, value=direction).to(x.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotate(grad, cos, -sin), None, None
+        return _turn(grad, cos, sin, -ctx.direction), None, None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    result: Tensor = _Rotate.apply(x, cos, sin, direction)  # type: ignore[no-untyped-call]
+    return result
 
 
 def rotary(
     q: Tensor, k: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
     cos, sin = _cos_sin(positions, q.shape[-1], theta, scaling, accumulation_dtype(q.dtype))
-    return _Rotate.apply(q, cos, sin), _Rotate.apply(k, cos, sin)  # type: ignore[no-untyped-call]
+    return _turn(q, cos, sin, 1), _turn(k, cos, sin, 1)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -124,7 +127,8 @@ class _SwiGLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        grad_gate = grad * up
+        torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
         return grad_gate, F.silu(gate).mul_(grad)
 
 
@@ -157,10 +161,8 @@ def embedding(ids: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-# Elements of a flat buffer that are updated before the next ones: small enough that on a CPU the passes over a piece
-# stay in its cache, large enough elsewhere that launching costs nothing.
-_CPU_PIECE = 1 << 16
-_DEVICE_PIECE = 1 << 26
+# Elements of a flat buffer that are updated at a time where a scaled gradient or a copy is made on the way.
+PIECE = 1 << 20
 
 
 def adamw_step(
@@ -178,15 +180,28 @@ def adamw_step(
     grad_scale: float = 1.0,
     model_param: Tensor | None = None,
 ) -> None:
-    keep = 1 - lr * weight_decay
-    rate = lr / (1 - beta1**step)
-    root = (1 - beta2**step) ** 0.5
-    size = _CPU_PIECE if param.device.type == "cpu" else _DEVICE_PIECE
+    size = param.numel() if grad_scale == 1.0 and model_param is None else PIECE
+    steps = [torch.full((), float(step), dtype=torch.float32, device=param.device)]
     with torch.no_grad():
-        for start in range(0, param.numel(), size):
-            p, g, m, v = (t[start : start + size] for t in (param, grad, exp_avg, exp_avg_sq))
-            m.mul_(beta1).add_(g, alpha=(1 - beta1) * grad_scale)
-            v.mul_(beta2).addcmul_(g, g, value=(1 - beta2) * grad_scale**2)
-            p.mul_(keep).addcdiv_(m, v.sqrt().div_(root).add_(eps), value=-rate)
+        for start in range(0, param.numel(), max(size, 1)):
+            p, g, m, v = (tensor[start : start + size] for tensor in (param, grad, exp_avg, exp_avg_sq))
+            if grad_scale != 1.0:
+                g = g * grad_scale
+            # What torch.optim.AdamW(fused=True) calls: one pass over memory.
+            torch._fused_adamw_(
+                [p],
+                [g],
+                [m],
+                [v],
+                [],
+                steps,
+                lr=lr,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=weight_decay,
+                eps=eps,
+                amsgrad=False,
+                maximize=False,
+            )
             if model_param is not None:
                 model_param[start : start + size].copy_(p)

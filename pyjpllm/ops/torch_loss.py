@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Bytes of one chunk of FP32 logits. One or two chunks live at a time, whatever the number of tokens.
-CHUNK_BYTES = 64 << 20
+# Bytes of one chunk of FP32 logits; one or two chunks live at a time.
+CHUNK_BYTES = 16 << 20
+# Bytes of chunks that forward keeps for backward; those of more are made again.
+KEPT_BYTES = 64 << 20
 
 
 def chunk_tokens(tokens: int, vocab: int) -> int:
@@ -26,45 +28,53 @@ def _local(targets_n: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
 
 
 class _LinearLogSumExp(torch.autograd.Function):
-    """Backward makes each chunk's logits again, but for the last chunk, whose logits forward has kept."""
+    """Backward makes the chunks of logits again, but for the last ones, which forward has kept."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
         tokens, vocab = hidden_ND.shape[0], weight_VD.shape[0]
-        lse_N = hidden_ND.new_empty(tokens, dtype=wide)
+        peak_N1 = hidden_ND.new_empty((tokens, 1), dtype=wide)
+        total_N1 = hidden_ND.new_empty((tokens, 1), dtype=wide)
         target_logit_N = hidden_ND.new_empty(tokens, dtype=wide)
         size = chunk_tokens(tokens, vocab)
-        logits_nV = hidden_ND.new_empty((0, vocab))
+        kept = {}
         for start in range(0, tokens, size):
             piece = slice(start, start + size)
-            logits_nV = hidden_ND[piece] @ weight_VD.t()
+            logits_nV = (hidden_ND[piece] @ weight_VD.t()).to(wide)
             column_n1, inside_n = _local(targets_N[piece], vocab)
-            lse_N[piece] = torch.logsumexp(logits_nV.to(wide), dim=1)
-            target_logit_n = logits_nV.gather(1, column_n1).squeeze(1)
-            target_logit_N[piece] = torch.where(inside_n, target_logit_n, 0)
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, lse_N, logits_nV)
-        return lse_N, target_logit_N
+            target_logit_N[piece] = torch.where(inside_n, logits_nV.gather(1, column_n1).squeeze(1), 0)
+            torch.amax(logits_nV, 1, keepdim=True, out=peak_N1[piece])
+            exp_nV = logits_nV.sub_(peak_N1[piece]).exp_()
+            torch.sum(exp_nV, 1, keepdim=True, out=total_N1[piece])
+            if 4 * vocab * (tokens - start) <= KEPT_BYTES:
+                kept[start] = exp_nV
+        ctx.kept = kept
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, peak_N1, total_N1)
+        return (peak_N1 + total_N1.log()).squeeze(1), target_logit_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_lse_N: Tensor, grad_target_N: Tensor) -> tuple[Tensor, Tensor, None]:
-        hidden_ND, weight_VD, targets_N, lse_N, last_logits_nV = ctx.saved_tensors
-        tokens, vocab = hidden_ND.shape[0], weight_VD.shape[0]
+        hidden_ND, weight_VD, targets_N, peak_N1, total_N1 = ctx.saved_tensors
+        tokens, vocab, wide = hidden_ND.shape[0], weight_VD.shape[0], total_N1.dtype
         grad_hidden_ND = torch.empty_like(hidden_ND)
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=lse_N.dtype)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide)
+        share_N1 = grad_lse_N.unsqueeze(1) / total_N1
         size = chunk_tokens(tokens, vocab)
         for start in range(0, tokens, size):
             piece = slice(start, start + size)
             hidden_nD = hidden_ND[piece]
-            logits_nV = last_logits_nV if start + size >= tokens else hidden_nD @ weight_VD.t()
-            grad_nV = logits_nV.to(lse_N.dtype, copy=True).sub_(lse_N[piece].unsqueeze(1)).exp_()
-            grad_nV.mul_(grad_lse_N[piece].unsqueeze(1))
+            # Taken out, since it is written over: a second backward makes it again, to the same bits.
+            grad_nV = ctx.kept.pop(start, None)
+            if grad_nV is None:
+                grad_nV = (hidden_nD @ weight_VD.t()).to(wide).sub_(peak_N1[piece]).exp_()
+            grad_nV.mul_(share_N1[piece])
             column_n1, inside_n = _local(targets_N[piece], vocab)
             grad_nV.scatter_add_(1, column_n1, torch.where(inside_n, grad_target_N[piece], 0).unsqueeze(1))
             grad_nV = grad_nV.to(hidden_ND.dtype)
-            grad_hidden_ND[piece] = grad_nV @ weight_VD
-            if hidden_ND.dtype == lse_N.dtype:
+            torch.mm(grad_nV, weight_VD, out=grad_hidden_ND[piece])
+            if hidden_ND.dtype == wide:
                 grad_weight_VD.addmm_(grad_nV.t(), hidden_nD)
             else:
                 grad_weight_VD.add_(grad_nV.t() @ hidden_nD)
