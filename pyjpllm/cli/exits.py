@@ -21,6 +21,8 @@ INTERRUPTED = 130
 # A rank other than the first stays silent this long after a mistake of the user's. The first rank most likely found
 # the same one, said it and left, and the launcher ends the others meanwhile; a rank still there has news of its own.
 SILENCE_S = 5.0
+# A rank that has nothing to say must not leave first: the launcher would end the job before the first rank has spoken.
+PATIENCE_S = 30.0
 
 # The first that is set tells the rank; the same launchers as in pyjpllm.distributed, which would import torch.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "RANK")
@@ -113,6 +115,7 @@ def say_once(lines: Sequence[str], sleep: Callable[[float], None] = time.sleep) 
     me = rank()
     if me != 0:
         if not _working and _first_number(_LOCAL_RANKS):
+            sleep(PATIENCE_S)
             return
         sleep(SILENCE_S)
     for line in lines:

@@ -223,7 +223,7 @@ def _missing_tokens(field: str, corpus: Corpus) -> Iterable[str]:
     if prefix.suffix in (".bin", ".idx") and prefix.is_file():
         yield f"{where}: is a file of the pair; write the prefix {shown(str(prefix.with_suffix('')))}"
         return
-    pair = [prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx")]
+    pair = [Path(corpus.path + suffix) for suffix in (".bin", ".idx")]
     absent = [path for path in pair if not path.is_file()]
     if len(absent) == 1:
         yield f"{where}: {str(absent[0])!r} is missing beside its other half; encode the text again"

@@ -132,7 +132,7 @@ def _default(path: str, name: str, field: FieldInfo) -> str:
             return "required"
         derived = {"num_kv_heads": "`num_heads`", "head_dim": "`hidden_size / num_heads`"}
         return f"the preset's, or {derived.get(name, 'required')}"
-    value = field.get_default(call_default_factory=True, validated_data={})
+    value = field.get_default(call_default_factory=True)
     if value is None or value is PydanticUndefined:
         return "none"
     return f"`{format_value(value)}`"

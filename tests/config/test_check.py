@@ -154,6 +154,8 @@ def test_files_are_looked_for(project: Path) -> None:
     assert "did you mean 'tokens/heldout'?" in one(1, files=True, data=data("tokens"))
     assert "did you mean 'tokens'?" in one(1, files=True, data=data("token/web"))
     assert "there is no 'zzz'" in one(1, files=True, data=data("zzz/web"))
+    for path in ("", ".", "..", "/", "a\0b", "a\nb"):
+        assert one(1, files=True, data=data(path)).startswith("data.train.0.path")
     (project / "empty").mkdir()
     assert "it holds no .idx" in one(1, files=True, data=data("empty"))
     (project / "tokens" / "wiki.idx").unlink()
