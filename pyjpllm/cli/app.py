@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from pyjpllm.cli.exits import INTERRUPTED, USER, debugging, report
+from pyjpllm.cli.exits import FAILED, INTERRUPTED, USER, debugging, report
 from pyjpllm.errors import nearest
 
 # Name -> what `jpllm --help` says about it.
@@ -95,9 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     code = run(words)
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        if sys.stdout is not None:  # `jpllm ... >&-`
+            sys.stdout.flush()
+    except OSError as error:
         _silence_stdout()
+        if not isinstance(error, BrokenPipeError):
+            code = code or FAILED
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -189,6 +190,28 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("where", "code", "said"), [(">/dev/full", 1, "no space left on the disk"), (">&-", 0, "")])
+def test_an_output_that_takes_nothing(where: str, code: int, said: str) -> None:
+    program = f"{sys.executable} -m pyjpllm train --presets {where}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_could_not_be_flushed_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space")
+
+    monkeypatch.setattr(app_module, "_silence_stdout", lambda: None)
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(app_module, "run", lambda _: 0)
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 1
 
 
 def test_only_the_first_rank_speaks_before_the_work(

@@ -166,6 +166,15 @@ def test_a_comment_does_not_cut_a_value() -> None:
     assert given_overrides["train", "steps"][1] == "3 # three"
 
 
+def test_a_file_that_may_not_be_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be read: Permission denied"):
+        load_config(project)
+
+
 def test_a_bom_and_windows_line_ends_are_read(project: Path) -> None:
     project.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
     assert load_config(project).train.steps == 100
