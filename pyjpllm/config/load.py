@@ -88,24 +88,27 @@ def _read(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"]) from None
 
 
+# What tomllib says, and what is said instead.
+_SYNTAX = (
+    (r"Cannot overwrite a value", "written twice"),
+    (r"Cannot declare .* twice", "declared twice"),
+    (r"Illegal character '\\n'", "the quotes are not closed"),
+    (r"Invalid value$", "no value of TOML (a text stands in quotes)"),
+)
+
+
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message, where = str(error), ""
-        position = re.search(r"\s*\(at line (\d+), column (\d+)\)$", message)
-        if position is not None:
-            message, where = message[: position.start()], f":{position[1]}"
-            written = text.replace("\r\n", "\n").split("\n")[int(position[1]) - 1].strip()
-            message += f" in {written[:60]!r}" if written else ""
-        elif message.endswith("(at end of document)"):
-            message, where = (
-                message.removesuffix(" (at end of document)") + " at the end",
-                f":{text.count(chr(10)) + 1}",
-            )
-        if message.startswith("Cannot overwrite a value"):
-            message = "written twice" + message.removeprefix("Cannot overwrite a value")
-        raise ConfigError([f"{path}{where}: not valid TOML: {message}"]) from None
+        match = re.fullmatch(r"(.*?)\s*\(at (?:line (\d+), column \d+|end of document)\)", str(error), re.S)
+        message, number = (match[1], match[2]) if match is not None else (str(error), None)
+        for pattern, instead in _SYNTAX:
+            message = re.sub(f"^{pattern}", instead, message)
+        lines = text.replace("\r\n", "\n").split("\n")
+        written = lines[int(number) - 1].strip() if number is not None else ""
+        where = f" in {written[:60]!r}" if written else " at the end"
+        raise ConfigError([f"{path}:{number or len(lines)}: not valid TOML: {message}{where}"]) from None
 
 
 def _read_pretrained(
@@ -252,7 +255,7 @@ def _line(mistake: Mistake, raw: Mapping[str, Any], source: Path, line: int | No
     name = say.dotted(location)
     if len(location) == 1 and (isinstance(value, dict) or not present):
         name = f"[{name}]"
-    if not present or isinstance(value, (dict, list)):
+    if not present or isinstance(value, dict):
         return f"{where}: {name}{_glue(mistake)}{mistake.text}"
     return f"{where}: {name} = {say.shown(value)}: {mistake.text}"
 

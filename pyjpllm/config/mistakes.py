@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,8 @@ _ELSEWHERE = {
     "train_iters": "train.steps",
     "warmup": "schedule.warmup_steps",
 }
+# And what is called otherwise among the choices of a field.
+_OTHER_WORDS = {"gpu": "cuda", "float": "fp32", "float32": "fp32", "double": "fp64", "float64": "fp64", "mpi": "mpi4py"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def dotted(location: Iterable[str | int]) -> str:
 
 def shown(value: object, limit: int = 60) -> str:
     """A value as TOML would have it, cut when it is long."""
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
     try:
         text = format_value(value)
     except TypeError:
@@ -155,10 +160,10 @@ def right_name(location: Location) -> str | None:
     return tails[match] if match is not None else None
 
 
-def unknown(location: Location) -> Mistake:
+def unknown(location: Location, value: object) -> Mistake:
     """A key or a section that the schema does not have."""
     right = right_name(location)
-    what = "no such field" if len(location) > 1 else "no such section"
+    what = "no such section" if len(location) == 1 and isinstance(value, dict) else "no such field"
     if right is not None:
         return Mistake(location, f"{what}; did you mean {right!r}?")
     parent = location[:-1]
@@ -191,7 +196,7 @@ def wrong_type(location: Location, value: object) -> Mistake:
 
 def _converted(value: object, want: Any) -> object:
     """The value as the wanted type, when it is clear what was meant; else None."""
-    if want is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if want is str and isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool):
         return str(value)
     if want is bool:
         word = str(value).lower()
@@ -213,7 +218,10 @@ def _converted(value: object, want: Any) -> object:
 def not_a_choice(location: Location, value: object) -> Mistake:
     """A value that is not in a field's list of choices."""
     choices = [str(a) for a in typing.get_args(annotation_at(location))]
-    match = nearest(str(value).lower(), choices)
+    word = str(value).lower()
+    match = _OTHER_WORDS.get(word.split(":")[0])
+    if match not in choices:
+        match = nearest(word, choices)
     hint = f"did you mean {shown(match)}? " if match is not None else ""
     listed = f"allowed: {', '.join(choices)}"
     return Mistake(location, f"{hint}({listed})" if hint else listed)
@@ -264,7 +272,7 @@ def from_pydantic(errors: Iterable[ErrorDetails]) -> list[Mistake]:
         location: Location = error["loc"]
         value, kind = error["input"], error["type"]
         if kind == "extra_forbidden":
-            mistakes.append(unknown(location))
+            mistakes.append(unknown(location, value))
             meant.add(right_name(location) or "")
         elif kind == "missing":
             absent.append(location)

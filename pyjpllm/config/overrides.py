@@ -80,7 +80,9 @@ def apply_overrides(raw: dict[str, Any], given: Overrides) -> list[Mistake]:
     found: list[Mistake] = []
     for location, (_, value) in given.items():
         if len(location) == 1 and not isinstance(value, dict):
-            found.append(_section_value(location) if location[0] in Config.model_fields else say.unknown(location))
+            found.append(
+                _section_value(location) if location[0] in Config.model_fields else say.unknown(location, value)
+            )
             continue
         here: Any = raw
         for depth, part in enumerate(location[:-1]):

@@ -124,7 +124,7 @@ RANGES = (
     text("choice", LAST, '[precision]\ndtype = "bf61"', 'precision.dtype = "bf61"', 'did you mean "bf16"', "fp64"),
     text("choice, long name", LAST, '[precision]\ndtype = "bfloat16"', 'did you mean "bf16"'),
     text("choice, capital", LAST, 'device = "CPU"', 'train.device = "CPU"', 'did you mean "cpu"'),
-    text("choice unlike any", LAST, 'device = "gpu:0"', "train.device", "allowed: cpu, cuda"),
+    text("choice unlike any", LAST, 'device = "gpu:0"', "train.device", 'did you mean "cuda"', "allowed: cpu, cuda"),
     text("preset", '"tiny"', '"tinny"', 'model.preset = "tinny"', 'did you mean "tiny"', "13b"),
     text("preset, other size", '"tiny"', '"7B"', 'did you mean "7b"'),
     text("preset is a number", '"tiny"', "7", "model.preset = 7", "text in quotes"),
@@ -213,7 +213,7 @@ SYNTAX = (
     text("no quotes", '"tiny"', "tiny", ":2:", "not valid TOML", "preset = tiny"),
     text("open string", '"tiny"', '"tiny', ":2:", "not valid TOML"),
     text("key twice", "steps = 100", "steps = 100\nsteps = 3", ":18:", "written twice"),
-    text("section twice", "[schedule]", "[optimizer]", ":13:", "not valid TOML"),
+    text("section twice", "[schedule]", "[optimizer]", ":13:", "not valid TOML: declared twice in '[optimizer]'"),
     text("open list", LAST, "x = [1,", "not valid TOML"),
 )
 OVERRIDES = (
