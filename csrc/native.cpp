@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
@@ -30,6 +31,7 @@ struct Array {
     void* data() const { return reinterpret_cast<void*>(address); }
     std::int64_t rows() const { return shape[0]; }
     std::int64_t cols() const { return shape[1]; }
+    bool empty() const { return std::find(shape.begin(), shape.end(), 0) != shape.end(); }
 };
 
 std::string text(const std::vector<std::int64_t>& numbers) {
@@ -65,13 +67,11 @@ Array take(const char* op, const char* name, const py::handle& from, std::size_t
     if (a.shape.size() != dims || a.stride.size() != dims) {
         fail(op, std::string(name) + " must have " + std::to_string(dims) + " dimensions, has shape " + text(a.shape));
     }
-    bool any = true;
     for (const std::int64_t size : a.shape) {
         if (size < 0) fail(op, std::string(name) + " has a negative size in shape " + text(a.shape));
-        any = any && size > 0;
     }
     if (a.dtype != dtype) fail(op, std::string(name) + " must be " + dtype + ", is " + a.dtype);
-    if (any && a.address == 0) fail(op, std::string(name) + " has no memory");
+    if (!a.empty() && a.address == 0) fail(op, std::string(name) + " has no memory");
     if (a.address % element != 0) {
         fail(op, std::string(name) + " is not aligned to its " + std::to_string(element) + "-byte elements");
     }
@@ -84,7 +84,7 @@ void same(const char* op, const char* what, std::int64_t a, std::int64_t b) {
 
 // The kernel walks rows by stride, a row's elements lie side by side.
 void contiguous_rows(const Array& a) {
-    if (a.shape.back() > 1 && a.stride.back() != 1) {
+    if (!a.empty() && a.shape.back() > 1 && a.stride.back() != 1) {
         fail(a.op, std::string(a.name) + " must have its last dimension contiguous, has stride " + text(a.stride));
     }
 }
@@ -92,7 +92,7 @@ void contiguous_rows(const Array& a) {
 void contiguous(const Array& a) {
     std::int64_t expected = 1;
     for (std::size_t i = a.shape.size(); i-- > 0;) {
-        if (a.shape[i] > 1 && a.stride[i] != expected) {
+        if (!a.empty() && a.shape[i] > 1 && a.stride[i] != expected) {
             fail(a.op, std::string(a.name) + " must be contiguous, has stride " + text(a.stride));
         }
         expected *= a.shape[i];

@@ -169,14 +169,24 @@ struct GemmSpace {
     }
 };
 
-// Rows [m0, m1) x columns [n0, n1) of tiles, by one thread, from the packed blocks.
-inline void multiply_block(const GemmArgs& g, const GemmSpace& space, int64_t ic, int64_t jc, int64_t k, bool first,
-                           int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+// Few rows of A use a sliver of B too seldom to pay for a panel written to memory: a thread packs one sliver into its
+// cache and uses it at once.
+constexpr int kFewRows = 2 * kTileRows;
+
+// Rows [m0, m1) x columns [n0, n1) of tiles, by one thread, from the packed blocks; `sliver`, where not null, is this
+// thread's place to pack B into as it goes.
+inline void multiply_block(const GemmArgs& g, const GemmSpace& space, int64_t ic, int64_t jc, int64_t pc, int64_t k,
+                           int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* sliver) {
+    const bool first = pc == 0;
     for (int64_t mb = m0; mb < m1; mb += Tuning::block_m) {
         const int64_t mb_end = least(mb + Tuning::block_m, m1);
         for (int64_t j = n0; j < n1; j += kTileCols) {
-            const float* b = space.b + j * k;
             const int cols = static_cast<int>(least(kTileCols, n1 - j));
+            const float* b = space.b + j * k;
+            if (sliver != nullptr) {
+                b = sliver;
+                pack_sliver<kTileCols>(g.b + pc * g.b_rs + (jc + j) * g.b_cs, g.b_cs, g.b_rs, cols, k, sliver);
+            }
             for (int64_t i = mb; i < mb_end; i += kTileRows) {
                 const float* a = space.a + i * k;
                 const int rows = static_cast<int>(least(kTileRows, mb_end - i));
@@ -208,6 +218,7 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
         g = GemmArgs{g.n,    g.m, g.k,    g.b,    g.b_cs, g.b_rs,    g.a,       g.a_cs,
                      g.a_rs, g.c, g.c_cs, g.c_rs, g.bias, g.bias_cs, g.bias_rs, g.accumulate};
     }
+    const bool few = g.m <= kFewRows;  // then threads split columns, and one with columns has room for its sliver
     for (int64_t jc = 0; jc < g.n; jc += Tuning::panel_n) {
         const int64_t nc = least(g.n - jc, Tuning::panel_n);
         int64_t pc = 0;
@@ -217,7 +228,8 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
                 const int64_t mc = least(g.m - ic, Tuning::panel_m);
                 const int64_t row_tiles = (mc + kTileRows - 1) / kTileRows,
                               col_tiles = (nc + kTileCols - 1) / kTileCols;
-                const int grid_rows = team_rows(team.size, row_tiles, col_tiles), grid_cols = team.size / grid_rows;
+                const int grid_rows = few ? 1 : team_rows(team.size, row_tiles, col_tiles),
+                          grid_cols = team.size / grid_rows;
                 int64_t m0, m1, n0, n1, p0, p1;
                 Team{team.id / grid_cols, grid_rows, nullptr}.split(mc, kTileRows, &m0, &m1);
                 Team{team.id % grid_cols, grid_cols, nullptr}.split(nc, kTileCols, &n0, &n1);
@@ -227,7 +239,7 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
                     pack_sliver<kTileRows>(g.a + (ic + i) * g.a_rs + pc * g.a_cs, g.a_rs, g.a_cs,
                                            static_cast<int>(least(kTileRows, mc - i)), kc, space.a + i * kc);
                 }
-                if (ic == 0) {
+                if (ic == 0 && !few) {
                     team.split(nc, kTileCols, &p0, &p1);
                     for (int64_t j = p0; j < p1; j += kTileCols) {
                         pack_sliver<kTileCols>(g.b + pc * g.b_rs + (jc + j) * g.b_cs, g.b_cs, g.b_rs,
@@ -235,7 +247,8 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
                     }
                 }
                 team.barrier();
-                multiply_block(g, space, ic, jc, kc, pc == 0, m0, m1, n0, n1);
+                multiply_block(g, space, ic, jc, pc, kc, m0, m1, n0, n1,
+                               few ? space.b + team.id * kTileCols * kc : nullptr);
                 team.barrier();
             }
             pc += Tuning::block_k;
