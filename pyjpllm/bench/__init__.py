@@ -1,0 +1,1 @@
+"""Measurements of this machine, and of what it makes of a training step."""

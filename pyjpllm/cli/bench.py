@@ -1,0 +1,128 @@
+"""`jpllm bench step`: one training step beside Hugging Face transformers, measured on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyjpllm.cli.generate import Kernels
+from pyjpllm.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pyjpllm.config.schema import ModelConfig
+
+app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+
+EXAMPLE = "Example: jpllm bench step --preset 25m --batch 2 --seq 1024 --kernels torch --kernels native"
+
+
+class Dtype(str, Enum):
+    """Number formats of the step."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@app.callback()
+def _group() -> None:
+    """Measure this machine."""
+
+
+@app.command("step", epilog=EXAMPLE)
+def step(
+    preset: Annotated[
+        str | None, typer.Option(help="Sizes of a preset (see `jpllm train --presets`).", show_default="58.5M Llama")
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(min=2, help="Width of the model.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Number of blocks.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Query heads.")] = None,
+    kv_heads: Annotated[int | None, typer.Option(min=1, help="Key and value heads.")] = None,
+    ffn: Annotated[int | None, typer.Option(min=1, help="Width of the feed-forward.")] = None,
+    vocab: Annotated[int, typer.Option(min=2, help="Vocabulary.")] = 32000,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences of the step.")] = 2,
+    seq: Annotated[int, typer.Option(min=1, help="Tokens of a sequence.")] = 1024,
+    dtype: Annotated[Dtype, typer.Option(help="Number format.")] = Dtype.fp32,
+    kernels: Annotated[
+        list[Kernels] | None, typer.Option(help="Our kernels; may be repeated.", show_default="torch")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also transformers through torch.compile.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Ours only, without transformers.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed steps of each side; the best one counts.")] = 5,
+    core: Annotated[int | None, typer.Option(min=0, help="Core to measure on.", show_default="the last one")] = None,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, each side in its own process.")] = True,
+    operations: Annotated[bool, typer.Option(help="Show where the time goes by operation.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Time one whole training step (forward, backward, clipping, AdamW) of our model and of transformers' same model.
+
+    One pinned core, CPU time, both in this run by turns. Exits with 1 when their losses differ.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler is silent, if this is set before torch is loaded
+    from pyjpllm.bench.probe import pin
+
+    pinned = pin(core)
+    from pyjpllm.bench.sides import Work
+    from pyjpllm.bench.step import run_step_bench, table
+
+    model = _shape(preset, hidden, layers, heads, kv_heads, ffn, vocab, seq)
+    ours = [one.value for one in dict.fromkeys(kernels or [Kernels.torch])]
+    theirs = [] if alone else ["transformers"] + ["transformers-compiled"] * compiled
+    found = run_step_bench(
+        Work(model, batch, seq, dtype.value),
+        [*ours, *theirs],
+        repeats=repeats,
+        core=pinned,
+        memory=memory,
+        profile=operations,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) if as_json else table(found))
+    if found.losses_agree is False:
+        raise typer.Exit(1)
+
+
+def _shape(
+    preset: str | None,
+    hidden: int | None,
+    layers: int | None,
+    heads: int | None,
+    kv_heads: int | None,
+    ffn: int | None,
+    vocab: int,
+    seq: int,
+) -> ModelConfig:
+    """The model: a preset, or the 58.5M Llama, with the sizes that are given put over it."""
+    from pydantic import ValidationError
+
+    from pyjpllm.config import PRESETS
+    from pyjpllm.config.schema import ModelConfig
+
+    sizes: dict[str, Any] = {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 8}
+    sizes |= {"intermediate_size": 1408}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UserError(f"--preset {preset!r} is unknown{did_you_mean(preset, PRESETS)}")
+        sizes = dict(PRESETS[preset])
+    sizes.pop("head_dim", None)
+    given = {"hidden_size": hidden, "num_layers": layers, "num_heads": heads, "intermediate_size": ffn}
+    sizes |= {key: value for key, value in given.items() if value is not None}
+    if kv_heads is not None or heads is not None:
+        sizes["num_kv_heads"] = kv_heads or heads
+    if sizes["num_heads"] % sizes["num_kv_heads"]:
+        raise UserError(f"--kv-heads {sizes['num_kv_heads']} does not divide the {sizes['num_heads']} heads")
+    if sizes["hidden_size"] % (2 * sizes["num_heads"]):
+        raise UserError(
+            f"--hidden {sizes['hidden_size']} over {sizes['num_heads']} heads gives no even head width; "
+            f"take a multiple of {2 * sizes['num_heads']}"
+        )
+    sizes |= {"head_dim": sizes["hidden_size"] // sizes["num_heads"], "vocab_size": vocab}
+    sizes["max_position"] = max(seq, int(sizes.get("max_position", 0)))
+    try:
+        return ModelConfig.model_validate(sizes)
+    except ValidationError as error:
+        raise UserError(f"jpllm bench step: {error.errors()[0]['msg']}") from None
