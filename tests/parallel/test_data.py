@@ -17,7 +17,6 @@ from pyjpllm.model import Transformer
 from pyjpllm.parallel import DataParallel, FlatParameters, Layout, global_grad_norm, set_layout
 from tests.mpi import run_ranks
 
-RANKS = 3
 NAMES = "abcde"
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, backend="mpi4py")
 
@@ -198,14 +197,10 @@ CHECKS: list[Callable[[World], None]] = [
 ]
 
 
-def check_all(world: World) -> None:
+def check_data_parallel(world: World) -> None:
+    """All of this file's checks that need several ranks; `test_three_ranks` walks them."""
     for check in CHECKS:
         check(world)
-
-
-@pytest.mark.parametrize("backend", ["mpi4py", "gloo"])
-def test_on_three_ranks(backend: str) -> None:
-    run_ranks(check_all, RANKS, backend=backend)
 
 
 def one_rank_fails(world: World) -> None:

@@ -1,6 +1,7 @@
-"""Tensor- and sequence-parallel layers against plain torch, on three ranks: splits are uneven, some pieces empty.
+"""Tensor- and sequence-parallel layers against plain torch: splits are uneven, some pieces empty.
 
-N tokens, D width, V vocabulary. Every rank computes the whole thing too and compares its piece.
+N tokens, D width, V vocabulary. Every rank computes the whole thing too and compares its piece; `test_three_ranks`
+walks these checks on three ranks.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ from pyjpllm.parallel import (
     vocab_parallel_logits,
 )
 from pyjpllm.parallel.sequence import copy_to_tp, gather_tokens, reduce_from_tp, reduce_scatter_tokens
-from tests.mpi import run_ranks
 
-RANKS = 3
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.06}
 
 
@@ -230,7 +229,7 @@ def check_replicas(tp: TensorParallel) -> None:
 
 
 def check_layers(world: World) -> None:
-    """All of this file's checks in one launch."""
+    """All of this file's checks."""
     for tp in layouts(world):
         check_collectives(tp)
         check_a_gradient_that_is_shared(tp)
@@ -243,11 +242,6 @@ def check_layers(world: World) -> None:
                 check_embedding(tp, vocabulary, dtype)
                 for z_loss, counted in ((0.0, 7), (1e-2, 3), (1e-2, 0)):
                     check_cross_entropy(tp, vocabulary, dtype, z_loss, counted)
-
-
-@pytest.mark.parametrize("backend", ["mpi4py", "gloo"])
-def test_layers_on_three_ranks(backend: str) -> None:
-    run_ranks(check_layers, RANKS, backend=backend)
 
 
 def test_layers_alone_are_plain_operations() -> None:
