@@ -32,7 +32,7 @@ check_tools() {
     local missing=0 header program
     PYTHON=$(find_python)
     if [[ -z $PYTHON ]]; then
-        complain "no Python 3.10 or newer on the PATH: install Debian's package python3 (or set PYTHON=/path/to/python3)"
+        complain "no Python 3.10 or newer on the PATH: install Debian's package python3 (or set PYTHON to one)"
         missing=1
     else
         if ! "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null; then
@@ -83,7 +83,8 @@ installation_hash() {
 # pip in the environment: its output goes to a log, whose end is shown when it fails.
 quiet_pip() {
     local log=$VENV/install.log
-    if ! (cd "$REPO" && "$VENV_PYTHON" -m pip --no-input --disable-pip-version-check "$@") >>"$log" 2>&1 </dev/null; then
+    local pip=("$VENV_PYTHON" -m pip --no-input --disable-pip-version-check)
+    if ! (cd "$REPO" && "${pip[@]}" "$@") >>"$log" 2>&1 </dev/null; then
         tail -n 25 "$log" >&2
         complain "pip $* failed; the whole of its output is in $log"
         exit 1

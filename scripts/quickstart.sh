@@ -123,7 +123,8 @@ step_train() {
 
 step_evaluate() {
     say "\$ mpirun -n $RANKS jpllm evaluate run --text text/heldout.jsonl --baseline xz --json > evaluation.json"
-    tied mpirun -n "$RANKS" "${MPI[@]}" jpllm evaluate run --text text/heldout.jsonl --baseline xz --json >evaluation.json.tmp
+    tied mpirun -n "$RANKS" "${MPI[@]}" jpllm evaluate run --text text/heldout.jsonl --baseline xz --json \
+        >evaluation.json.tmp
     mv evaluation.json.tmp evaluation.json
 }
 
@@ -133,7 +134,8 @@ step_convert() {
 }
 
 step_generate() {
-    run python "$REPO/scripts/quickstart/generate_hf.py" hf | tee samples.txt.tmp
+    say "\$ python scripts/quickstart/generate_hf.py hf"
+    tied python "$REPO/scripts/quickstart/generate_hf.py" hf | tee samples.txt.tmp
     mv samples.txt.tmp samples.txt
 }
 
@@ -156,6 +158,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mpi_environment
 cd "$WORK"
 finished=no
+[[ -e .done/report ]] && again=yes || again=no
 trap '[[ $finished == yes ]] || say "$NAME: not finished; the same command goes on where it was" >&2' EXIT
 
 step text "text: fetch, extract, clean, hold out whole documents"
@@ -168,4 +171,8 @@ step generate "generating from the export with transformers"
 step report "report"
 finished=yes
 summary
-say "$((SECONDS - started)) s this time"
+if [[ $again == yes ]]; then
+    say "(everything was done before; to start anew, name another folder with --work)"
+else
+    say "($((SECONDS - started)) s this time)"
+fi

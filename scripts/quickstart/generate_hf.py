@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,8 +17,8 @@ PROMPTS = ("このコマンドは", "ファイルを開くには、", "設定を
 
 
 def main(arguments: Sequence[str]) -> None:
-    if not arguments:
-        sys.exit("generate_hf.py: name a Hugging Face folder, and prompts if you like")
+    if not arguments or not Path(arguments[0], "config.json").is_file():
+        sys.exit("generate_hf.py: name a folder that `jpllm convert` wrote, and prompts if you like")
     folder, prompts = arguments[0], arguments[1:] or PROMPTS
     logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -50,11 +50,13 @@ def places(work: Path) -> list[str]:
 
 def next_steps(work: Path, venv: Path) -> list[str]:
     """Commands that work as they stand."""
+    as_root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
     return [
         "try next:",
         f"  source {shown(venv / 'bin' / 'activate')}",
+        *([f"  {as_root}"] if os.geteuid() == 0 else []),
         f"  jpllm generate {shown(work / 'run')} --prompt 'このコマンドは'",
-        f"  cd {shown(work)} && mpirun -n 2 --bind-to none jpllm train config.toml train.steps=2000 --run longer",
+        f"  cd {shown(work)} && mpirun -n 2 --bind-to none jpllm train run/config.toml train.steps=2000 --run longer",
         "  scripts/quickstart.sh --text YOUR.txt --work mine",
     ]
 

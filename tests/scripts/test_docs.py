@@ -1,0 +1,97 @@
+"""What the documents promise: links lead somewhere, commands and options exist, examples are valid configs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from pyjpllm.cli.app import COMMANDS, build
+from pyjpllm.config import load_config
+from tests.scripts.conftest import REPO
+
+DOCUMENTS = sorted(
+    path for folder in (".", "docs", "examples") for path in (REPO / folder).glob("*.md") if path.is_file()
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CONFIGS = sorted([*(REPO / "examples").glob("*.toml"), REPO / "scripts" / "quickstart" / "config.toml"])
+BASE = {
+    "hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "intermediate_size": 128,
+    "vocab_size": 512,
+}  # fmt: skip
+
+
+def code_lines(path: Path) -> list[str]:
+    """Lines of indented and fenced blocks, without what is behind a `#`."""
+    fenced, lines = False, []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(line.strip().split("  #")[0].strip())
+    return lines
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    targets = [link.partition("#")[0] for link in LINK.findall(path.read_text(encoding="utf-8")) if "://" not in link]
+    missing = [target for target in targets if target and not (path.parent / target).exists()]
+    assert not missing
+
+
+def jpllm_commands(path: Path) -> list[list[str]]:
+    """The words behind `jpllm` of every command in the code of a document."""
+    found = []
+    for line in code_lines(path):
+        words = line.removeprefix("$ ").split()
+        if "jpllm" in words and words[0] in ("jpllm", "mpirun", "srun", "mpiexec"):
+            found.append(shlex.split(line)[shlex.split(line).index("jpllm") + 1 :])
+    return found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
+def test_commands_and_options_exist(path: Path) -> None:
+    for words in jpllm_commands(path):
+        names = [word for word in words if not word.startswith("-")]
+        if not names or names[0].isupper():
+            continue
+        assert names[0] in COMMANDS, words
+        command = typer.main.get_command(build(words))
+        for name in names:
+            commands = getattr(command, "commands", None)
+            if commands is None:
+                break
+            assert name in commands, words
+            command = commands[name]
+        allowed = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        options = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert options - {"--help", "-h", "--debug", "--version"} <= allowed, words
+
+
+def test_the_readme_has_the_two_commands() -> None:
+    lines = code_lines(REPO / "README.md")
+    for script in ("scripts/quickstart.sh", "scripts/test.sh"):
+        assert script in lines
+        assert os.access(REPO / script, os.X_OK)
+    assert "scripts/test.sh" in (REPO / ".ci" / "run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_example_configs_are_valid(path: Path, tmp_path: Path) -> None:
+    overrides = [f"model.init_from={tmp_path}"] if "init_from" in path.read_text(encoding="utf-8") else []
+    config = load_config(path, overrides, read_pretrained=lambda folder: BASE)
+    assert config.train.global_batch % config.train.micro_batch == 0
+    assert config.schedule.warmup_steps < config.train.steps
+
+
+def test_every_dependency_is_explained() -> None:
+    project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
+    block = project[project.index("dependencies = [") : project.index("[project.scripts]")]
+    names = set(re.findall(r'"([A-Za-z0-9_-]+)(?:[><=!~].*?|;.*?)?"', block)) - {"pyjpllm"}
+    explained = (REPO / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert names >= {"torch", "mpi4py", "ruff"}
+    assert not [name for name in names if name not in explained]
