@@ -30,20 +30,13 @@ def failing() -> bool:
 def install(rank: int, on_failure: Callable[[], None]) -> None:
     """Hook ``sys.exit`` and ``sys.excepthook``; ``on_failure`` runs before the process ends."""
     _remember_exit_code()
-    previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        code = 1
-        if issubclass(kind, KeyboardInterrupt):
-            previous(kind, error, trace)
-            code = 130
-        else:
-            # Not through sys.stderr: torch's own hook has replaced it meanwhile and prints only afterwards.
-            text = "".join(traceback.format_exception(kind, error, trace))
-            lines = "".join(f"[rank {rank}] {line}\n" for line in text.splitlines())
-            with contextlib.suppress(Exception):
-                sys.__stderr__.write(lines)  # type: ignore[union-attr]
-        leave(code, on_failure)
+        # Not through sys.stderr: torch's own hook has replaced it meanwhile and would print only afterwards.
+        text = "".join(traceback.format_exception(kind, error, trace))
+        with contextlib.suppress(Exception):
+            sys.__stderr__.write("".join(f"[rank {rank}] {line}\n" for line in text.splitlines()))  # type: ignore[union-attr]
+        leave(130 if issubclass(kind, KeyboardInterrupt) else 1, on_failure)
 
     sys.excepthook = excepthook
 
@@ -66,12 +59,17 @@ class _Fate:
     """Dies with the SystemExit it hangs on. No Python frame below it then means that nobody caught the exception:
     the interpreter is ending."""
 
+    count = 0
+
     def __init__(self, code: int) -> None:
         self._code = code
+        _Fate.count += 1
+        self._number = _Fate.count
 
     def __del__(self) -> None:
         global _exit_code
-        if sys._getframe().f_back is None:
+        # An earlier one may die here as the context of the last.
+        if sys._getframe().f_back is None and self._number == _Fate.count:
             _exit_code = self._code
 
 
@@ -83,7 +81,10 @@ def _remember_exit_code() -> None:
     def remembering_exit(status: Any = None, /) -> NoReturn:
         error = SystemExit(status)
         error.fate = _Fate(0 if status is None else status if isinstance(status, int) else 1)  # type: ignore[attr-defined]
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or this frame, which the traceback holds, would keep it alive
 
     remembering_exit.remembers = True  # type: ignore[attr-defined]
     sys.exit = remembering_exit

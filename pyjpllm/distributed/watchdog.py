@@ -62,10 +62,11 @@ class Watchdog:
     def end(self, code: int, message: str) -> None:
         """Say why and end this process, and so the job."""
         self._table.set_state(FAILED)
-        sys.__stderr__.write(f"[rank {self._rank}] pyjpllm: {message}\n")  # type: ignore[union-attr]
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.__stderr__.flush()  # type: ignore[union-attr]
+        if self._orphaned():
+            leftovers.remove_own()
+        for write in (sys.stdout.flush, lambda: os.write(2, f"[rank {self._rank}] pyjpllm: {message}\n".encode())):
+            with contextlib.suppress(Exception):  # a dead launcher has left us broken pipes
+                write()
         self._on_end()
         os._exit(code)
 
@@ -105,10 +106,12 @@ class Watchdog:
         return None
 
     def _lost_launcher(self) -> tuple[int, str] | None:
-        if os.getppid() == self._launcher:
+        if not self._orphaned():
             return None
-        leftovers.remove_own()
         return LOST, f"the launcher (pid {self._launcher}) is gone; ending this rank"
+
+    def _orphaned(self) -> bool:
+        return os.getppid() != self._launcher
 
     # -- naming
 
