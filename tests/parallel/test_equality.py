@@ -4,7 +4,7 @@ Loss, z-loss, every gradient, gradient norm, and the weights after ten AdamW ste
 `tests.parallel.reference` (tied and not, a vocabulary that no tp divides, or smaller than tp, kv heads split unevenly
 or replicated, biases, head norms), sequence parallelism on and off, unevenly counted tokens, two micro-batches a step.
 FP32 and BF16 (FP32 masters and sums) on four ranks stay as near to FP64 as on one process. The tests leave some of the
-combinations out, to save time; ``python -m tests.parallel.test_equality``, which prints the table of
+combinations out, to save time; ``python -m tests.parallel.table``, which prints the table of
 docs/parallelism.md, leaves out none.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -275,21 +274,3 @@ def test_lower_precision() -> None:
     for case, differences in found.items():
         for what, value in asdict(differences).items():
             assert value < (FP32_LIMIT if case.dtype == "fp32" else 4 * by_one[what]), (case, what, differences)
-
-
-def summary() -> str:
-    """The worst of every layout over all models, as a table in Markdown."""
-    lines = [
-        "| dp | tp | sequence | backend | models | loss | gradients | norm | weights after 10 steps |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for size, backend in [(1, "none"), *itertools.product((2, 4), BACKENDS)]:
-        found = table(size, backend, every_case(size))
-        for key in dict.fromkeys((c.dp, c.tp, c.sequence) for c in found):
-            same = [d for c, d in found.items() if (c.dp, c.tp, c.sequence) == key]
-            lines.append(line(Case(*key, str(len(same))), backend, largest(same)))
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(summary() + "\n")

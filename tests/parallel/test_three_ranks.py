@@ -1,4 +1,4 @@
-"""The checks of `test_tensor` and `test_data` on three ranks, in one launch a backend."""
+"""The checks of `test_tensor`, `test_data` and `traffic` on three ranks, in one launch a backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pyjpllm.distributed import World
 from tests.mpi import run_ranks
 from tests.parallel.test_data import check_data_parallel
 from tests.parallel.test_tensor import check_layers
+from tests.parallel.traffic import check_traffic
 
 
 def check_all(world: World) -> None:
     check_layers(world)
     check_data_parallel(world)
+    check_traffic(world)
 
 
 @pytest.mark.parametrize("backend", ["mpi4py", "gloo"])
