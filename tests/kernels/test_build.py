@@ -1,0 +1,154 @@
+"""The build: one clear line where something is missing; the kernels' own test program, here and as on an A64FX."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CLANG = next((name for name in ("clang++", "clang++-19", "clang++-14") if shutil.which(name)), None)
+
+
+@pytest.fixture(scope="module")
+def clean_copy(tmp_path_factory) -> Path:
+    copy = tmp_path_factory.mktemp("source") / "pyjpllm"
+    for name in ("kernels", "csrc"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("setup.py", "CMakeLists.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, copy / name)
+    (copy / "pyjpllm").mkdir()
+    (copy / "pyjpllm" / "__init__.py").touch()
+    (copy / "README.md").touch()
+    (copy / "LICENSE").touch()
+    return copy
+
+
+def build(copy: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "out", "--build-temp", "work"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def the_one_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if "Warning" not in line and not line.startswith(" ")]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("pyjpllm: cannot build the native kernels: ")
+    return lines[0]
+
+
+def test_a_compiler_that_is_not_there(clean_copy):
+    line = the_one_line(build(clean_copy, CXX="/nonexistent/g++"))
+    assert "CXX=/nonexistent/g++ is not there" in line
+    assert "apt-get install g++" in line
+
+
+def test_no_compiler_at_all(clean_copy, tmp_path):
+    line = the_one_line(build(clean_copy, CXX="", PATH=str(tmp_path)))
+    assert "no C++ compiler found (Debian: apt-get install g++" in line
+
+
+def test_a_compiler_that_cannot_compile(clean_copy, tmp_path):
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'error: no headers here' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    assert "cannot build a C++17 program: error: no headers here" in the_one_line(build(clean_copy, CXX=str(broken)))
+
+
+@pytest.fixture
+def setup_script(monkeypatch):
+    monkeypatch.setattr("setuptools.setup", lambda **_: None)
+    return runpy.run_path(str(ROOT / "setup.py"))
+
+
+def test_no_python_headers(setup_script, monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    with pytest.raises(SystemExit, match=r"Python\.h of Python 3\.\d+ is not in .*apt-get install python3-dev"):
+        setup_script["check_python_headers"]()
+
+
+def test_no_cmake(setup_script, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cmake", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="cmake is neither a Python package here nor on the path"):
+        setup_script["find_program"]("cmake")
+
+
+def test_the_build_requirements_are_used(setup_script):
+    for name in ("cmake", "ninja"):
+        program = setup_script["find_program"](name)
+        assert subprocess.run([program, "--version"], capture_output=True, check=True).stdout
+
+
+# --- the kernels alone ---------------------------------------------------------------------------------------------
+
+
+def build_kernels(folder: Path, setup_script: dict, *settings: str) -> Path:
+    cmake, ninja = (setup_script["find_program"](name) for name in ("cmake", "ninja"))
+    options = (f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DJPLLM_BUILD_PYTHON=OFF", "-DJPLLM_BUILD_TESTS=ON", *settings)
+    environment = {k: v for k, v in os.environ.items() if k != "CXX"}
+    for command in (
+        [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options],
+        [cmake, "--build", str(folder)],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "warning" not in result.stdout + result.stderr, result.stdout + result.stderr
+    return folder / "kernels_test"
+
+
+def assert_units_share_nothing(folder: Path) -> None:
+    """A unit defines its table and no symbol that the linker could merge with another's."""
+    units = list(folder.glob("CMakeFiles/jpllm_unit_*.dir/kernels/src/unit.cpp.o"))
+    assert units
+    for unit in units:
+        listed = subprocess.run(["nm", "-C", "--defined-only", str(unit)], capture_output=True, text=True, check=True)
+        shared = [line for line in listed.stdout.splitlines() if line.split()[1] not in "tdrbn"]
+        assert len(shared) == 1, shared
+        assert "jpllm::kTable_" in shared[0]
+
+
+def run_kernels_test(*command: str, **environment: str) -> str:
+    result = subprocess.run(
+        list(command), capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("compiler", [None, *([CLANG] if CLANG else [])])
+def test_the_kernels_alone(tmp_path, setup_script, compiler):
+    program = build_kernels(tmp_path, setup_script, *([f"-DCMAKE_CXX_COMPILER={compiler}"] if compiler else []))
+    assert "scalar: " in run_kernels_test(str(program))
+    assert_units_share_nothing(tmp_path)
+
+
+@pytest.mark.a64fx
+@pytest.mark.parametrize("compiler", ["aarch64-linux-gnu-g++", *([CLANG] if CLANG else [])])
+def test_sve512_on_an_emulated_a64fx(tmp_path, setup_script, compiler):
+    for tool in (compiler, "qemu-aarch64-static"):
+        assert shutil.which(tool), f"{tool} is missing: apt-get install g++-aarch64-linux-gnu qemu-user-static"
+    settings = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    if "clang" in compiler:
+        settings.append("-DCMAKE_CXX_COMPILER_TARGET=aarch64-linux-gnu")
+    program = str(build_kernels(tmp_path, setup_script, *settings))
+    assert_units_share_nothing(tmp_path)
+    emulate = ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", "-cpu")
+    a64fx = run_kernels_test(*emulate, "a64fx", program, "sve512,scalar")
+    assert "in use: sve512" in a64fx
+    # The length in force decides, and a CPU without SVE runs the same program.
+    assert "instruction sets: scalar (" in run_kernels_test(*emulate, "a64fx,sve512=off", program, "scalar")
+    assert "in use: scalar" in run_kernels_test(*emulate, "cortex-a72", program)
+    assert "in use: scalar" in run_kernels_test(*emulate, "a64fx", program, "scalar", JPLLM_ISA="scalar")
