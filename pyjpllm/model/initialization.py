@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 
 # Values made at a time: the arrays of a chunk stay in a core's cache.
-CHUNK = 1 << 15
+CHUNK = 1 << 14
 
 
 def _mix(words: Words) -> Words:
@@ -36,9 +36,9 @@ def _mix(words: Words) -> Words:
 def _log(x: Floats) -> Floats:
     """Natural logarithm of numbers in (0, 1), to 1e-15, by the series of atanh."""
     mantissa, exponent = np.frexp(x)
-    low = mantissa < math.sqrt(0.5)
-    mantissa[low] *= 2
-    exponent[low] -= 1
+    low = (mantissa < math.sqrt(0.5)).astype(np.float64)
+    mantissa += mantissa * low
+    exponent = exponent - low
     s = (mantissa - 1) / (mantissa + 1)
     s2 = s * s
     total = np.full_like(s, 1 / 25)
@@ -56,7 +56,7 @@ def _cos_quarter(turn: Floats) -> Floats:
     total = np.ones_like(x)
     for n in range(16, 0, -2):
         total *= x2
-        total /= -n * (n + 1)
+        total *= -1 / (n * (n + 1))
         total += 1
     total *= x
     return 1 - 2 * (total * total)
@@ -79,22 +79,37 @@ def normal_at(seed: int, name: str, indices: Words) -> Floats:
 
 
 def normal_piece(seed: int, name: str, layout: Layout, std: float, dtype: torch.dtype) -> torch.Tensor:
-    """The rank's piece of the normal tensor ``name``, of standard deviation ``std``, on the CPU."""
+    """The rank's piece of the normal tensor ``name``, of standard deviation ``std``, on the CPU.
+
+    A piece is R runs of W values that stand next to each other in the whole tensor, the same distance apart or not.
+    """
     piece = torch.empty(layout.local_shape, dtype=dtype)
     if not piece.numel():
         return piece
-    strides = [math.prod(layout.global_shape[axis + 1 :]) for axis in range(len(layout.global_shape))]
-    local_strides = [math.prod(layout.local_shape[axis + 1 :]) for axis in range(len(layout.local_shape))]
-    flat = piece.view(-1)
-    for start in range(0, flat.numel(), CHUNK):
-        here = np.arange(start, min(start + CHUNK, flat.numel()), dtype=np.uint64)
-        there = np.zeros_like(here)
-        for stride, local_stride, size, (begin, _) in zip(
-            strides, local_strides, layout.local_shape, layout.slices, strict=True
-        ):
-            there += (here // np.uint64(local_stride) % np.uint64(size) + np.uint64(begin)) * np.uint64(stride)
-        flat[start : start + CHUNK] = torch.from_numpy(normal_at(seed, name, there) * std)
+    starts_R, width = _runs(layout)
+    runs_RW = piece.view(len(starts_R), width)
+    columns = min(width, CHUNK)
+    rows = max(1, CHUNK // columns)
+    for row in range(0, len(starts_R), rows):
+        for column in range(0, width, columns):
+            offsets = np.arange(column, min(column + columns, width), dtype=np.uint64)
+            indices = starts_R[row : row + rows, None] + offsets
+            values = torch.from_numpy(normal_at(seed, name, indices) * std)
+            runs_RW[row : row + rows, column : column + columns] = values
     return piece
+
+
+def _runs(layout: Layout) -> tuple[Words, int]:
+    """Where in the whole tensor each run of the piece starts, and how long the runs are."""
+    shape, local, slices = layout.global_shape, layout.local_shape, layout.slices
+    last_split = max((axis for axis in range(len(shape)) if local[axis] != shape[axis]), default=0)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    starts: Words = np.array([slices[last_split][0] * strides[last_split]], dtype=np.uint64)
+    for axis in range(last_split):
+        here = np.arange(*slices[axis], dtype=np.uint64) * np.uint64(strides[axis])
+        before = math.prod(local[:axis]), math.prod(local[axis + 1 : last_split])
+        starts = starts + np.tile(np.repeat(here, before[1]), before[0])
+    return starts, local[last_split] * strides[last_split]
 
 
 def initialize(model: Transformer, seed: int) -> None:

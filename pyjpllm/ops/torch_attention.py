@@ -81,6 +81,11 @@ def attention(
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out_BHSD: Tensor = flash(q_BHSD, k_BKTD, v_BKTD, 0.0, True, attn_mask=mask, scale=scale)[0]
         return out_BHSD.transpose(1, 2)
+    groups = q_BHSD.shape[1] // k_BKTD.shape[1]
+    if groups > 1 and mask is not None and not q_BSHD.is_cpu:
+        # On CUDA no fused kernel has both groups and a mask; repeated heads cost less than all the scores would.
+        k_BKTD, v_BKTD = (tensor.repeat_interleave(groups, dim=1) for tensor in (k_BKTD, v_BKTD))
+        groups = 1
     out_BHSD = F.scaled_dot_product_attention(
         q_BHSD,
         k_BKTD,
@@ -88,6 +93,6 @@ def attention(
         attn_mask=mask,
         is_causal=causal and mask is None and queries > 1,
         scale=scale,
-        enable_gqa=q_BSHD.shape[2] != k_BTKD.shape[2],
+        enable_gqa=groups > 1,
     )
     return out_BHSD.transpose(1, 2)

@@ -9,6 +9,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from pyjpllm.data.tokenizer_train import TokenizerOptions, train_tokenizer
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer
 from pyjpllm.model.huggingface import config_json, export, hf_name, load_config, load_weights
@@ -278,6 +279,17 @@ def test_a_tokenizer_is_saved_beside_and_its_ids_known(tmp_path):
         table = json.loads((tmp_path / file).read_text())
         assert (table["bos_token_id"], table["eos_token_id"], table["pad_token_id"]) == (1, 2, None)
     assert theirs(tmp_path).generation_config.eos_token_id == 2
+
+
+def test_a_folder_of_our_tokenizer_becomes_one_of_transformers(tmp_path):
+    texts = ["むかしむかし、あるところに、おじいさんとおばあさんがいました。\n"] * 20
+    tokenizer = train_tokenizer(texts, tmp_path / "tokenizer", TokenizerOptions(vocab_size=397))
+    shape = config(vocab_size=tokenizer.vocab_size)
+    export(state_of(build(shape, dtype=torch.float32)), shape, tmp_path / "hf", tokenizer=tmp_path / "tokenizer")
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert loaded.encode("おばあさん", add_special_tokens=False) == tokenizer.encode("おばあさん")
+    table = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert (table["bos_token_id"], table["eos_token_id"]) == (tokenizer.bos_id, tokenizer.eos_id)
 
 
 def test_tokenizer_files_of_another_hugging_face_folder_are_copied(tmp_path):
