@@ -13,6 +13,7 @@ communication.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from torch import Tensor
 from pyjpllm.config.schema import Config, Corpus
 from pyjpllm.data.batch import Batch, positions_of
 from pyjpllm.data.blend import Blend
+from pyjpllm.data.encode import stats_path
 from pyjpllm.data.indexed import Index, bin_path, read_index
 from pyjpllm.data.packing import IGNORE, PackedCorpus, Windows, samples_of
 from pyjpllm.data.tokenizer import Tokenizer
@@ -196,6 +198,7 @@ def build_loader(config: Config, mesh: Mesh, vocab_size: int, split: Split = "tr
         for corpus in corpora:
             indices.append(read_index(corpus.path))
             _check_beginning(indices[-1], vocab_size)
+            _check_tokenizer(corpus.path, tokenizer)
         samples = [samples_of(index, data.sequence_length, whole=split == "train") for index in indices]
         shapes = [(index.prefix, index.dtype.str, index.num_documents) for index in indices]
         return _Plan(tokenizer.eos_id, samples, shapes)
@@ -274,6 +277,22 @@ def _check_beginning(index: Index, vocab_size: int, limit: int = 1 << 20) -> Non
         raise UserError(
             f"{bin_path(index.prefix)}: token id {wrong} is outside the vocabulary of {vocab_size}; "
             "was it encoded with another tokenizer?"
+        )
+
+
+def _check_tokenizer(prefix: str, tokenizer: Tokenizer) -> None:
+    """Refuse a corpus that says it was encoded with another tokenizer; one without `PREFIX.json` says nothing."""
+    path = stats_path(prefix)
+    if not path.is_file():
+        return
+    try:
+        fingerprint = json.loads(path.read_bytes()).get("tokenizer")
+    except (ValueError, AttributeError):
+        raise UserError(f"{path}: not what 'jpllm tokenizer encode' wrote; encode the text again") from None
+    if fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"{bin_path(prefix)} was encoded with another tokenizer than data.tokenizer = "
+            f"{str(tokenizer.model_path)!r} (says {path.name}); encode the text again"
         )
 
 

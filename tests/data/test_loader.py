@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     fails(r"a\.idx: \d+ tokens are shorter than one sample of 100001", data__sequence_length=100000)
     fails("data.valid is empty", split="valid", data__valid=[])
     fails(r"data.valid.0.weight = 2.0", split="valid", data__valid=[{"path": str(folder / "v"), "weight": 2.0}])
+
+
+def test_a_corpus_of_another_tokenizer(folder: Path, tmp_path: Path) -> None:
+    mine = make_tokenizer(tmp_path / "tokenizer", "bpe")
+    for name in "ab":
+        write_corpus(tmp_path / name, [50] * 30)
+    (tmp_path / "b.json").write_text(json.dumps({"tokenizer": mine.fingerprint}))
+    build_loader(make_config(tmp_path), ONE, 512).close()
+    (tmp_path / "b.json").write_text(json.dumps({"tokenizer": "0" * 64}))
+    with pytest.raises(UserError, match=r"b\.bin was encoded with another tokenizer than data.tokenizer"):
+        build_loader(make_config(tmp_path), ONE, 512)
+    for broken in ("", "[]"):
+        (tmp_path / "b.json").write_text(broken)
+        with pytest.raises(UserError, match=r"b\.json: not what 'jpllm tokenizer encode' wrote"):
+            build_loader(make_config(tmp_path), ONE, 512)
 
 
 def test_a_file_damaged_later_is_named_at_its_step(folder: Path, tmp_path: Path) -> None:
