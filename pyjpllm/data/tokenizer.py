@@ -88,7 +88,7 @@ class Tokenizer:
             ids: list[int] = []
             for piece in _pieces(text):
                 ids += self._processor.EncodeAsIds(piece)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             text.encode()  # says which character is no text
             raise
         return ids

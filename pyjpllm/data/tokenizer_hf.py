@@ -29,14 +29,14 @@ _CHECKS = (
 
 def write_hf(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and tokenizer.model into ``folder``."""
-    try:
-        import tokenizers
-    except ImportError:
-        raise UserError("the Hugging Face export needs the package tokenizers: pip install pyjpllm[hf]") from None
     info = tokenizer.info
     reason = _obstacle(info)
     if reason is not None:
         raise UserError(f"{tokenizer.model_path}: cannot be written for transformers: {reason}")
+    try:
+        import tokenizers
+    except ImportError:
+        raise UserError("the Hugging Face export needs the package tokenizers: pip install pyjpllm[hf]") from None
     fast = _build(tokenizer, tokenizers)
     for text in _CHECKS:
         if fast.encode(text, add_special_tokens=False).ids != tokenizer.encode(text):

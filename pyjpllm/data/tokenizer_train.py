@@ -133,6 +133,8 @@ def _train(lines: list[str], options: TokenizerOptions) -> bytes:
     if not lines:
         raise UserError("there is no text to train a tokenizer on")
     ascii_printable = string.ascii_letters + string.digits + string.punctuation
+    # sentencepiece 0.2.0 ends the process when a required character occurs nowhere in the text of a BPE model.
+    lines = [*lines, ascii_printable]
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
