@@ -91,6 +91,8 @@ quiet_pip() {
     fi
 }
 
+is_stamped() { [[ -e $1 && $(<"$1") == "$2" ]]; }
+
 # install DIR run|dev: a virtual environment in DIR with the project in it. A second call is quick; one that was
 # interrupted starts the environment anew, since half of a package would look like a whole one.
 install() {
@@ -106,7 +108,8 @@ install() {
         "$PYTHON" -m venv --clear "$VENV" || give_up "$PYTHON -m venv failed: install Debian's package python3-venv"
     fi
     wanted=$(installation_hash "$kind")
-    if [[ -e $stamp && $(<"$stamp") == "$wanted" ]]; then
+    # An installation for development has all that a run needs.
+    if is_stamped "$stamp" "$wanted" || is_stamped "$VENV/.pyjpllm-dev" "$(installation_hash dev)"; then
         say "$VENV is up to date"
         return
     fi
