@@ -91,7 +91,7 @@ class CommThread:
     def __init__(self, testall: Callable[..., bool], on_done: Callable[[Operation], None]) -> None:
         self._testall = testall
         self._on_done = on_done
-        self._inbox: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Operation | MPIWork | None] = queue.SimpleQueue()
         self.waiters: set[MPIWork] = set()
         self.pending: dict[int, Operation] = {}  # by id; read by the watchdog
         self._thread = threading.Thread(target=self._run, name="pyjpllm-mpi", daemon=True)
@@ -104,6 +104,10 @@ class CommThread:
         self.pending[id(operation)] = operation
         self._inbox.put(operation)
         return operation.work
+
+    def cancel(self, work: MPIWork) -> None:
+        """Take back a receive that will not be matched (MPI_Cancel); it then ends as if done."""
+        self._inbox.put(work)
 
     def stop(self) -> None:
         """Finish what is enqueued, then end the thread."""
@@ -130,6 +134,9 @@ class CommThread:
                     operation = self._inbox.get() if not active and not stopping else self._inbox.get_nowait()
                     if operation is None:
                         stopping = True
+                    elif isinstance(operation, MPIWork):
+                        for request in [r for op in active if op.work is operation for r in op.requests]:
+                            request.Cancel()
                     else:
                         self._admit(operation, active)
                     progressed = True
@@ -205,6 +212,9 @@ class CommThread:
         operation.steps = None
         self.pending.pop(id(operation), None)
         self._on_done(operation)
+        if error is not None:
+            cause, error = error, RuntimeError(f"mpi4py: {operation.describe()}: {error}")
+            error.__cause__ = cause
         operation.work.finish(error, operation.source)
 
 

@@ -286,20 +286,21 @@ class ProcessGroupMPI4Py(GroupOverMPI):
                 except RuntimeError:
                     missing.append(self.ranks[peer])
                     if not wait_all_ranks:
-                        break
+                        end = 0.0
             if missing:
-                raise RuntimeError(f"monitored_barrier: ranks {missing} have not come within {seconds:g} s")
+                named = missing if wait_all_ranks else missing[:1]
+                raise RuntimeError(f"monitored_barrier: ranks {named} have not come within {seconds:g} s")
             for peer in range(1, self._c.size):
                 self.send([token], peer, tag).wait()
         finally:
             self._timeout_s = outer
 
-    @staticmethod
-    def _wait_until(work: MPIWork, end: float, complaint: str) -> None:
+    def _wait_until(self, work: MPIWork, end: float, complaint: str) -> None:
         left = max(end - time.monotonic(), 1e-3)
         try:
             work.wait(datetime.timedelta(seconds=left))
         except RuntimeError as error:
+            self._rt.thread.cancel(work)
             raise RuntimeError(f"monitored_barrier: {complaint}") from error
 
     # -- groups

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 # States of a rank.
-RUNNING, LEAVING, FAILED = 1, 2, 3
+RUNNING, LEAVING, FAILED, ENDING = 1, 2, 3, 4
 
 _HEADER = struct.Struct("<qqqQ")  # pid, world rank, state, start time of the process (clock ticks since boot)
 _SLOT = struct.Struct("<QQQ48s")  # group, collectives enqueued, collectives ended, name of the last one enqueued
@@ -88,7 +88,7 @@ class Table:
     # -- writing this rank's record
 
     def set_state(self, state: int) -> None:
-        """Publish RUNNING, LEAVING or FAILED."""
+        """Publish LEAVING (a clean end), FAILED, or ENDING (because of another rank)."""
         struct.pack_into("<q", self._memory, self._index * RECORD + 16, state)
 
     def enqueued(self, group: int, sequence: int, label: str) -> None:

@@ -41,10 +41,17 @@ class Runtime:
         self._control = world.Dup()
         self._tag_limit: int = world.Get_attr(mpi.TAG_UB)
         self._creations: Counter[str] = Counter()
-        self.thread = CommThread(mpi.Request.Testall, self._publish_ended)
+        self.thread = CommThread(self._test, self._publish_ended)
         self.watchdog = (
             Watchdog(self.rank, self.table, self.thread.pending, launch.forget_store) if self.table else None
         )
+
+    def _test(self, requests: list[Any], statuses: list[Any] | None) -> bool:
+        """Whether all are done. Of one request MPI tells the error; of several, only that there is one."""
+        if len(requests) == 1:
+            done: bool = requests[0].Test(statuses[0] if statuses else None)
+            return done
+        return bool(self.mpi.Request.Testall(requests, statuses))
 
     def count_of(self, name: str) -> int:
         """How many groups of this name there have been, this one included."""

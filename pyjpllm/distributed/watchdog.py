@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyjpllm.distributed import leftovers
-from pyjpllm.distributed.progress import FAILED, LEAVING, Record, Table, process_state
+from pyjpllm.distributed.progress import ENDING, FAILED, LEAVING, Record, Table, process_state
 
 # Exit codes: an operation past its deadline (as timeout(1)), and a rank or the launcher lost.
 STALLED, LOST = 124, 1
@@ -61,7 +61,7 @@ class Watchdog:
 
     def end(self, code: int, message: str) -> None:
         """Say why and end this process, and so the job."""
-        self._table.set_state(FAILED)
+        self._table.set_state(ENDING)
         if self._orphaned():
             leftovers.remove_own()
         for write in (sys.stdout.flush, lambda: os.write(2, f"[rank {self._rank}] pyjpllm: {message}\n".encode())):
@@ -86,7 +86,7 @@ class Watchdog:
                 continue
             if record.state == FAILED:
                 return LOST, f"rank {record.rank} (pid {record.pid}) has failed; ending this job"
-            if record.state != LEAVING and process_state(record) == "gone":
+            if record.state not in (LEAVING, ENDING) and process_state(record) == "gone":
                 return LOST, f"rank {record.rank} (pid {record.pid}) has died; ending this job"
         return None
 
@@ -143,7 +143,7 @@ class Watchdog:
         return "; ".join(parts)
 
     def _place(self, index: int, record: Record, at: int | None = None) -> str:
-        state = {FAILED: "failed", LEAVING: "has left"}.get(record.state) or process_state(record)
+        state = {FAILED: "failed", LEAVING: "has left", ENDING: "is ending"}.get(record.state) or process_state(record)
         inside = self._table.last_label(index)
         parts = [f"pid {record.pid}", state]
         if at is not None:
