@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import distributed as dist
 
+from pyjpllm.config.check import heads_fit
 from pyjpllm.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,18 +135,14 @@ def head_ranges(num_heads: int, num_kv_heads: int, tp: TensorParallel) -> HeadRa
     if size <= num_kv_heads:
         kv = split_range(num_kv_heads, size, rank)
         return HeadRanges((kv[0] * per_kv, kv[1] * per_kv), kv, 1)
-    copies, rest = divmod(size, num_kv_heads)
-    if rest or per_kv % copies:
-        fitting = [
-            parts
-            for parts in range(1, num_heads + 1)
-            if parts <= num_kv_heads or (parts % num_kv_heads == 0 and per_kv % (parts // num_kv_heads) == 0)
-        ]
+    if not heads_fit(num_heads, num_kv_heads, size):
+        fitting = [parts for parts in range(1, num_heads + 1) if heads_fit(num_heads, num_kv_heads, parts)]
         best = min(fitting, key=lambda parts: (abs(parts - size), parts))
         raise UserError(
             f"parallel.tensor = {size} cannot share model.num_heads = {num_heads} and "
             f"model.num_kv_heads = {num_kv_heads}; the nearest that can is {best}"
         )
+    copies = size // num_kv_heads
     head, replica = divmod(rank, copies)
     mine = per_kv // copies
     first = head * per_kv + replica * mine

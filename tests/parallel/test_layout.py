@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyjpllm.config.check import heads_fit
 from pyjpllm.errors import UserError
 from pyjpllm.parallel import Layout, TensorParallel, head_ranges, layout_of, set_layout, split_range, split_sizes
 
@@ -37,9 +38,11 @@ def test_heads_are_dealt_out_once_or_refused(kv_heads: int, per_kv: int, size: i
     try:
         ranks = heads_of(heads, kv_heads, size)
     except UserError:
+        assert not heads_fit(heads, kv_heads, size)
         assert size > kv_heads
         assert size % kv_heads or per_kv % (size // kv_heads)
         return
+    assert heads_fit(heads, kv_heads, size)  # the config's check before the start has the same rule
     assert [head for q, _, _ in ranks for head in q] == list(range(heads))
     for head in range(kv_heads):
         holders = [rank for rank, (_, kv, _) in enumerate(ranks) if head in kv]
