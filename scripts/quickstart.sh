@@ -55,7 +55,7 @@ done
 mkdir -p "$WORK/.done" || give_up "--work $WORK: cannot make this folder"
 exec 9>"$WORK/.lock"
 if command -v flock >/dev/null && ! flock -n 9; then
-    # The lock is held by every process of a quickstart: also by one whose script was killed and that is still saving.
+    # What the script started holds the lock as well, also for the moment that it outlives a killed script.
     say "a quickstart is at work in $WORK; waiting up to two minutes for it to end"
     flock -w 120 9 || give_up "$WORK is in use by another quickstart"
 fi
@@ -67,7 +67,7 @@ if [[ -e $WORK/.arguments && $(<"$WORK/.arguments") != "$wanted" ]]; then
 fi
 printf '%s\n' "$wanted" >"$WORK/.arguments.tmp" && mv "$WORK/.arguments.tmp" "$WORK/.arguments"
 
-# SIGTERM for a child whose script is killed: mpirun then lets the ranks finish their step and save.
+# SIGTERM for a child whose script is killed: nothing goes on computing unseen.
 tied() {
     if command -v setpriv >/dev/null; then
         setpriv --pdeathsig TERM "$@"
