@@ -82,7 +82,7 @@ class CMakeBuild(build_ext):
         work.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "CXX": compiler}
         configure = [
-            *(cmake, "-S", str(ROOT), "-B", str(work), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
+            *(cmake, "--fresh", "-S", str(ROOT), "-B", str(work), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
             *("-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={sys.executable}"),
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={work / 'out'}",
         ]

@@ -77,7 +77,8 @@ inline void transpose(V (&r)[16]) {
 }
 
 // Tile 8 x 48 (as Arm's and KleidiAI's 8 x 3VL): 24 sums in flight cover the latency of 9 on two pipes. B streams from
-// L2 (256-byte lines), so it is asked for two lines ahead. Blocks: A within a core's share of L2, B in the CMG's.
+// L2 (256-byte lines, 192 bytes a step), so it is asked for two lines ahead. Blocks: A within a core's share of L2, B
+// in the CMG's.
 struct Tuning {
     static constexpr int tile_rows = 8, tile_vectors = 3;
     static constexpr int block_k = 256, block_m = 128, panel_n = 4080, panel_m = 4096;

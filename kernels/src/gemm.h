@@ -3,8 +3,8 @@
 //
 // A (row, column) stride on every operand makes NN, NT, TN and TT the same code. A block of A is packed as slivers of
 // tile_rows rows, a block of B as slivers of tile_cols columns, both padded with zeroes, so the micro-kernel has no
-// tails; only the store does. Each element of C is summed over k in blocks of block_k in order, whatever the threads
-// and whatever M and N are: threads split rows and columns only.
+// tails; only the store does. Each element of C is summed over k in blocks that depend on K alone, in order, whatever
+// M, N and the threads are: threads split rows and columns only.
 //
 // Letters: M, N, K as in C[M,N] = A[M,K] B[K,N].
 #pragma once
@@ -31,10 +31,8 @@ inline __attribute__((always_inline)) void multiply_tile(int64_t k, const float*
     }
     for (int64_t p = 0; p < k; ++p, a += kTileRows, b += NV * V::N) {
         V row[NV];
-        JPLLM_UNROLL for (int j = 0; j < NV; ++j) {
-            row[j] = V::load(b + j * V::N);
-            if (Tuning::prefetch > 0) prefetch(b + Tuning::prefetch / 4 + j * V::N);
-        }
+        JPLLM_UNROLL for (int j = 0; j < NV; ++j) { row[j] = V::load(b + j * V::N); }
+        if (Tuning::prefetch > 0) prefetch(b + Tuning::prefetch / 4);
         JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
             const V x = V::set(a[i]);
             JPLLM_UNROLL for (int j = 0; j < NV; ++j)
@@ -149,6 +147,12 @@ inline int team_rows(int size, int64_t row_tiles, int64_t col_tiles) {
     return best;
 }
 
+// K in equal blocks of at most Tuning::block_k, whole vectors long for the sake of packing.
+inline int64_t k_block(int64_t k) {
+    const int64_t blocks = k <= Tuning::block_k ? 1 : (k + Tuning::block_k - 1) / Tuning::block_k;
+    return round_up((k + blocks - 1) / blocks, V::N);
+}
+
 // A product's share of the work space: the packed blocks.
 struct GemmSpace {
     float *a, *b;
@@ -221,9 +225,10 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
     const bool few = g.m <= kFewRows;  // then threads split columns, and one with columns has room for its sliver
     for (int64_t jc = 0; jc < g.n; jc += Tuning::panel_n) {
         const int64_t nc = least(g.n - jc, Tuning::panel_n);
+        const int64_t block = k_block(g.k);
         int64_t pc = 0;
         do {  // once even where K is 0, for the bias and the zeroes
-            const int64_t kc = least(g.k - pc, Tuning::block_k);
+            const int64_t kc = least(g.k - pc, block);
             for (int64_t ic = 0; ic < g.m; ic += Tuning::panel_m) {
                 const int64_t mc = least(g.m - ic, Tuning::panel_m);
                 const int64_t row_tiles = (mc + kTileRows - 1) / kTileRows,
@@ -251,7 +256,7 @@ inline void gemm_team(const Team& team, GemmArgs g, const GemmSpace& space) {
                                few ? space.b + team.id * kTileCols * kc : nullptr);
                 team.barrier();
             }
-            pc += Tuning::block_k;
+            pc += block;
         } while (pc < g.k);
     }
 }
