@@ -45,6 +45,7 @@ def fetch(packages: Sequence[Package], cache: Path, say: Callable[[str], None]) 
 
     Raises UserError where apt-get is missing, nothing can be had, or a known version has another checksum.
     """
+    cache = cache.absolute()  # apt-get runs in another folder
     cache.mkdir(parents=True, exist_ok=True)
     found = {package.name: path for package in packages if (path := _cached(package, cache))}
     wanted = [package for package in packages if package.name not in found]
@@ -53,15 +54,15 @@ def fetch(packages: Sequence[Package], cache: Path, say: Callable[[str], None]) 
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise UserError(f"apt-get and dpkg-deb are not on this machine, so Debian's text cannot be fetched: {OWN_TEXT}")
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
-        _download([package.name for package in wanted], Path(folder), cache)
+        problem = _download([package.name for package in wanted], Path(folder), cache)
+        files = {package: sorted(Path(folder).glob(f"{package.name}_*.deb")) for package in wanted}
+        if not found and not any(files.values()):
+            raise UserError(f"apt-get could fetch none of {len(packages)} packages ({problem}): {OWN_TEXT}")
         for package in wanted:
-            files = sorted(Path(folder).glob(f"{package.name}_*.deb"))
-            if not files:
+            if files[package]:
+                found[package.name] = _accept(package, files[package][0], cache, say)
+            else:
                 say(f"{package.name}: not to be had from this machine's apt sources, left out")
-                continue
-            found[package.name] = _accept(package, files[0], cache, say)
-    if not found:
-        raise UserError(f"apt-get could fetch none of {len(packages)} packages (no network, or no Debian): {OWN_TEXT}")
     return found
 
 
@@ -94,24 +95,34 @@ def _accept(package: Package, file: Path, cache: Path, say: Callable[[str], None
     return target
 
 
-def _download(names: Sequence[str], folder: Path, cache: Path) -> None:
-    """Leave what can be had of ``names`` in ``folder``, by the system's package lists or else by fresh private ones."""
-    if _apt(["download", *names], folder):
-        return
+def _download(names: Sequence[str], folder: Path, cache: Path) -> str:
+    """Leave what can be had of ``names`` in ``folder``, by the system's package lists or else by fresh private ones.
+
+    Returns apt-get's last complaint, empty when there was none.
+    """
+    problem = _apt(["download", *names], folder)
+    if not problem:
+        return ""
     lists, archives = cache / "apt" / "lists", cache / "apt" / "cache"
     for path in (lists / "partial", archives / "archives" / "partial"):
         path.mkdir(parents=True, exist_ok=True)
     private = ["-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={archives}"]
-    _apt([*private, "update"], folder)  # fails when one source of many is down; the downloads tell
-    if not _apt([*private, "download", *names], folder):
+    # An update fails when one source of many is down: the downloads tell.
+    _apt([*private, "-o", "Acquire::Languages=none", "update"], folder)
+    problem = _apt([*private, "download", *names], folder)
+    if problem:  # apt-get fetches nothing when it does not know one of the names
         for name in names:
             if not list(folder.glob(f"{name}_*.deb")):
-                _apt([*private, "download", name], folder)
+                problem = _apt([*private, "download", name], folder) or problem
+    return problem
 
 
-def _apt(arguments: Sequence[str], folder: Path) -> bool:
+def _apt(arguments: Sequence[str], folder: Path) -> str:
+    """Run apt-get in ``folder``: empty when it went well, else the last line of what it complained about."""
     options = ["-qq", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30"]
-    return _run(["apt-get", *options, *arguments], folder).returncode == 0
+    result = _run(["apt-get", *options, *arguments], folder)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or [f"exit {result.returncode}"]
+    return lines[-1] if result.returncode else ""
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -37,17 +37,17 @@ class Archive:
         self.works_after = works_after
         self.calls: list[list[str]] = []
 
-    def __call__(self, arguments: Sequence[str], target: Path) -> bool:
+    def __call__(self, arguments: Sequence[str], target: Path) -> str:
         self.calls.append(list(arguments))
         names = arguments[arguments.index("download") + 1 :] if "download" in arguments else []
         if len(self.calls) <= self.works_after:
-            return False
+            return "E: nobody there"
         found = [file for name in names for file in self.folder.glob(f"{name}_*.deb")]
         if len(found) < len(names):
-            return False  # as apt-get, which fetches nothing when it does not know one of the names
+            return "E: unknown"  # as apt-get, which fetches nothing when it does not know one of the names
         for file in found:
             shutil.copy(file, target)
-        return True
+        return ""
 
 
 @pytest.fixture
@@ -122,11 +122,36 @@ def test_old_package_lists_are_fetched_anew_without_root(
     assert (tmp_path / "cache" / "apt" / "lists" / "partial").is_dir()
 
 
+def test_private_lists_work_from_a_relative_folder(
+    quickstart: Modules, packages: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    apt = tools / "apt-get"
+    apt.write_text(
+        f"""#!/bin/bash
+for word in "$@"; do
+    case $word in
+    Dir::State::lists=*) [[ -d ${{word#*=}}/partial ]] || exit 100; private=yes ;;
+    first | second)
+        [[ -n ${{private:-}} ]] || {{ echo E: no lists >&2; exit 100; }}
+        cp "{tmp_path}/archive/$word"_*.deb .
+        ;;
+    esac
+done
+"""
+    )
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    assert sorted(quickstart["fetch"].fetch(packages, Path("cache"), print)) == ["first", "second"]
+
+
 def test_nothing_to_be_had(
     quickstart: Modules, packages: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(quickstart, monkeypatch, Archive(tmp_path / "archive", works_after=99))
-    with pytest.raises(UserError, match=r"could fetch none of 2 packages.*--text FILE"):
+    with pytest.raises(UserError, match=r"could fetch none of 2 packages \(E: nobody there\): .*--text FILE"):
         quickstart["fetch"].fetch(packages, tmp_path / "cache", print)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"apt-get and dpkg-deb are not on this machine.*--text FILE"):
