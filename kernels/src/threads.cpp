@@ -14,6 +14,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -103,11 +104,15 @@ const OpenMP& openmp() {
 class Pool {
 public:
     void run(int threads, void (*work)(const Team&, void*), void* context, Barrier* barrier) {
-        while (static_cast<int>(workers_) < threads - 1) {
-            std::thread(&Pool::serve, this, static_cast<int>(++workers_), round_.load()).detach();
+        try {
+            for (; workers_ < threads - 1; ++workers_) {
+                std::thread(&Pool::serve, this, workers_ + 1, round_.load()).detach();
+            }
+        } catch (const std::system_error&) {
+            threads = workers_ + 1;  // the system gives no more threads: a smaller team, the same bits
         }
         work_ = work, context_ = context, barrier_ = barrier, size_ = threads;
-        left_.store(static_cast<int>(workers_), std::memory_order_relaxed);
+        left_.store(workers_, std::memory_order_relaxed);
         {
             std::lock_guard<std::mutex> lock(sleep_);
             round_.fetch_add(1, std::memory_order_release);
@@ -143,7 +148,7 @@ private:
     std::condition_variable wake_;
     std::atomic<uint64_t> round_{0};
     std::atomic<int> left_{0};
-    size_t workers_ = 0;
+    int workers_ = 0;
     void (*work_)(const Team&, void*) = nullptr;
     void* context_ = nullptr;
     Barrier* barrier_ = nullptr;

@@ -26,6 +26,18 @@ def _define(signature: str, kernel: Callable[..., Any], fake: Callable[..., Any]
     torch.library.register_fake(f"jpllm::{name}", fake, lib=LIBRARY)
 
 
+def _define_gradient(signature: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """A backward operation: its own gradient is an error. Without one autograd would take it for zero."""
+
+    name = f"jpllm::{signature.split('(', 1)[0]}"
+
+    def second(ctx: Any, *_grads: Tensor) -> None:
+        raise RuntimeError(f"{name}: second derivatives are not implemented")
+
+    _define(signature, kernel, fake)
+    torch.library.register_autograd(name, second, lib=LIBRARY)
+
+
 def _gradient(name: str, backward: Callable[..., Any], setup: Callable[..., None]) -> None:
     torch.library.register_autograd(f"jpllm::{name}", backward, setup_context=setup, lib=LIBRARY)
 
@@ -66,9 +78,13 @@ def _linear_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None
 
 
 _define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", calls.linear, _fake_linear)
-_define("linear_grad_input(Tensor dy, Tensor weight) -> Tensor", calls.linear_grad_input, _fake_linear_grad_input)
-_define("linear_grad_weight(Tensor dy, Tensor x) -> Tensor", calls.linear_grad_weight, _fake_linear_grad_weight)
-_define("linear_grad_bias(Tensor dy) -> Tensor", calls.linear_grad_bias, _fake_linear_grad_bias)
+_define_gradient(
+    "linear_grad_input(Tensor dy, Tensor weight) -> Tensor", calls.linear_grad_input, _fake_linear_grad_input
+)
+_define_gradient(
+    "linear_grad_weight(Tensor dy, Tensor x) -> Tensor", calls.linear_grad_weight, _fake_linear_grad_weight
+)
+_define_gradient("linear_grad_bias(Tensor dy) -> Tensor", calls.linear_grad_bias, _fake_linear_grad_bias)
 _gradient("linear", _linear_backward, _keep_linear)
 
 
@@ -95,7 +111,7 @@ def _rms_norm_backward(ctx: Any, dy: Tensor, _drstd: Tensor | None) -> tuple[Ten
 
 
 _define("rms_norm(Tensor x, Tensor weight, float eps) -> (Tensor, Tensor)", calls.rms_norm, _fake_rms_norm)
-_define(
+_define_gradient(
     "rms_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor rstd) -> (Tensor, Tensor)",
     calls.rms_norm_backward,
     _fake_rms_norm_backward,
@@ -124,7 +140,7 @@ def _swiglu_backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _define("swiglu(Tensor gate, Tensor up) -> Tensor", calls.swiglu, _fake_swiglu)
-_define(
+_define_gradient(
     "swiglu_backward(Tensor dy, Tensor gate, Tensor up) -> (Tensor, Tensor)",
     calls.swiglu_backward,
     _fake_swiglu_backward,
@@ -175,7 +191,7 @@ _define(
     calls.linear_logsumexp,
     _fake_linear_logsumexp,
 )
-_define(
+_define_gradient(
     "linear_logsumexp_backward(Tensor hidden, Tensor weight, Tensor targets, Tensor lse, Tensor dlse, "
     "Tensor dtarget_logit, bool need_hidden, bool need_weight) -> (Tensor, Tensor)",
     calls.linear_logsumexp_backward,

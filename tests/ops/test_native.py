@@ -138,6 +138,19 @@ def test_gradients_only_where_they_are_needed():
         assert [t.grad is not None for t in inputs] == list(need)
 
 
+def test_second_derivatives_are_refused():
+    x, w, vocabulary = randn(4, 5), randn(5), randn(3, 5)
+    for name, function in {
+        "linear_grad": lambda: native.linear(x, vocabulary),
+        "rms_norm_backward": lambda: native.rms_norm(x, w, 1e-5),
+        "swiglu_backward": lambda: native.swiglu(x, x),
+        "linear_logsumexp_backward": lambda: native.linear_logsumexp(x, vocabulary, torch.arange(4))[0],
+    }.items():
+        (slope,) = torch.autograd.grad(function().square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match=f"jpllm::{name}.*: second derivatives are not implemented"):
+            slope.sum().backward()
+
+
 def test_only_one_output_of_the_logsumexp_used():
     h, w, t = randn(4, 5), randn(3, 5), torch.tensor([0, 2, -100, 7])
     for i in (0, 1):
