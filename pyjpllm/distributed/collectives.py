@@ -6,7 +6,7 @@ Dimension letters: none; ``dim`` says along which dimension tensors are cut or j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -174,23 +174,3 @@ def barrier(group: dist.ProcessGroup | None) -> None:
     """Return once every rank of ``group`` has come here."""
     if group is not None:
         dist.barrier(group=group)
-
-
-def on_first_rank(action: Callable[[], T], group: dist.ProcessGroup | None) -> T:
-    """Run ``action`` on the first rank of ``group`` only; every rank gets what it returned, or raises what it raised.
-
-    For files that one rank reads or writes for all. Result and exception must be picklable.
-    """
-    if group is None:
-        return action()
-    result: T | None = None
-    error: Exception | None = None
-    if group.rank() == 0:
-        try:
-            result = action()
-        except Exception as problem:
-            error = problem
-    result, error = broadcast_object((result, error), group)
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]

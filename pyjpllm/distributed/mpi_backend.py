@@ -36,7 +36,7 @@ class ProcessGroupMPI4Py(GroupOverMPI):
         return self.allreduce_coalesced(tensors, opts, "allreduce")
 
     def allreduce_coalesced(self, tensors: Tensors, opts: Any = None, label: str = "allreduce_coalesced") -> MPIWork:
-        if any(x.layout != torch.strided for x in tensors):
+        if any(x.layout is not torch.strided for x in tensors):
             return self._allreduce_sparse(tensors, opts)
         reduction = _reduction(opts)
         staging = Staging()

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from pyjpllm.distributed.comm_thread import Operation, Steps
-from pyjpllm.distributed.transport import Communicator, _pieces, all_gather, as_one
+from pyjpllm.distributed.transport import Communicator, _pieces, all_gather, as_one, small
 
 # From this many bytes a rank on, floating sums go the ordered way.
 ORDERED_FROM = 8 << 10
@@ -162,7 +162,7 @@ def reduce_scatter(
             whole.mul_(reduction.factor)
     pieces = torch.split(whole, sizes)
     flat = out.view(-1)
-    if is_ordered(whole, reduction, c.size, deterministic) or whole.numel() * whole.element_size() > 1 << 30:
+    if is_ordered(whole, reduction, c.size, deterministic) or not small(whole):
         segment = max(1, SEGMENT // (whole.element_size() * c.size))
         starts = range(0, max(1, *sizes), segment)
         yield from _exchange(
@@ -266,7 +266,7 @@ def _cut(flat: torch.Tensor, ranks: int) -> list[torch.Tensor]:
 
 def _typed(c: Communicator, x: torch.Tensor) -> list[Any]:
     nbytes = x.numel() * x.element_size()
-    return [c.mpi.buffer.fromaddress(x.data_ptr(), nbytes), x.numel(), getattr(c.mpi, _NATIVE_TYPES[x.dtype])]
+    return [c.buffer.fromaddress(x.data_ptr(), nbytes), x.numel(), getattr(c.mpi, _NATIVE_TYPES[x.dtype])]
 
 
 def _op(c: Communicator, x: torch.Tensor, reduction: Reduction) -> Any:

@@ -15,7 +15,8 @@ class Staging:
 
     def read(self, x: torch.Tensor) -> torch.Tensor:
         """A contiguous tensor with the content of ``x``: itself where possible."""
-        return dense_cpu(x).resolve_conj().resolve_neg().contiguous()
+        x = dense_cpu(x)
+        return x if _as_is(x) else x.resolve_conj().resolve_neg().contiguous()
 
     def write(self, x: torch.Tensor) -> torch.Tensor:
         """A contiguous tensor whose content ends up in ``x``; its content before is undefined."""
@@ -29,8 +30,8 @@ class Staging:
     def update(self, x: torch.Tensor) -> torch.Tensor:
         """Both, for operations in place."""
         stand_in = self.write(x)
-        if not _as_is(dense_cpu(x)):
-            stand_in.copy_(x.detach())
+        if self._back and self._back[-1][1] is stand_in:
+            stand_in.copy_(self._back[-1][0])
         return stand_in
 
     def around(self, steps: Steps) -> Steps:
@@ -42,9 +43,9 @@ class Staging:
 
 def dense_cpu(x: torch.Tensor) -> torch.Tensor:
     """``x`` without autograd; ValueError unless it is a dense CPU tensor."""
-    if x.device.type != "cpu" or x.layout != torch.strided:
+    if not x.is_cpu or x.layout is not torch.strided:
         raise ValueError(f"mpi4py: needs dense CPU tensors, not {x.layout} on {x.device}")
-    return x.detach()
+    return x.detach() if x.requires_grad else x
 
 
 def _as_is(x: torch.Tensor) -> bool:

@@ -26,6 +26,7 @@ class Communicator:
         self.mpi = mpi
         self.comm = comm
         self.tag_limit = tag_limit
+        self.buffer = getattr(mpi, "buffer", None) or mpi.memory  # its name before mpi4py 4
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
@@ -36,18 +37,18 @@ class Communicator:
     def raw(self, x: torch.Tensor) -> list[Any]:
         """``x`` as MPI bytes."""
         nbytes = x.numel() * x.element_size()
-        return [self.mpi.buffer.fromaddress(x.data_ptr(), nbytes), nbytes, self.mpi.BYTE]
+        return [self.buffer.fromaddress(x.data_ptr(), nbytes), nbytes, self.mpi.BYTE]
 
     def raw_counts(self, x: torch.Tensor, counts: Sequence[int]) -> list[Any]:
         """``x`` as MPI bytes cut into pieces of ``counts`` elements."""
         size = x.element_size()
         nbytes = [count * size for count in counts]
-        return [self.mpi.buffer.fromaddress(x.data_ptr(), x.numel() * size), nbytes, None, self.mpi.BYTE]
+        return [self.buffer.fromaddress(x.data_ptr(), x.numel() * size), nbytes, None, self.mpi.BYTE]
 
     def raw_one(self, x: torch.Tensor, parts: int) -> list[Any]:
         """``x`` as MPI bytes cut into ``parts`` equal pieces (the count that MPI wants is that of one piece)."""
         nbytes = x.numel() * x.element_size()
-        return [self.mpi.buffer.fromaddress(x.data_ptr(), nbytes), nbytes // parts, self.mpi.BYTE]
+        return [self.buffer.fromaddress(x.data_ptr(), nbytes), nbytes // parts, self.mpi.BYTE]
 
     def isend(self, x: torch.Tensor, rank: int) -> list[Any]:
         """Post ``x`` to ``rank`` in as many messages as it takes."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pyjpllm.distributed import World, compat
+from pyjpllm.distributed import World, compat, transport
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -272,6 +272,51 @@ def coalesced(world: World) -> None:
     manager.wait()
     for x in xs:
         same(x, reduced([data(p, x.numel(), torch.float32) for p in range(n)], R.SUM), "old style coalescing")
+    group._start_coalescing(torch.device("cpu"))
+    group.allreduce([xs[0]])
+    group.barrier()
+    works = group._end_coalescing(torch.device("cpu"))
+    works.synchronize()
+    assert works.is_completed()
+    assert works.is_success()
+    assert works.exception() is None
+    assert works.result()[0] is xs[0]
+    assert len(works.get_future().wait()) == 2
+
+
+def in_pieces(world: World) -> int:
+    """Messages longer than MPI's counts allow go in pieces: here, longer than 5,000 bytes."""
+    before, transport.MAX_MESSAGE = transport.MAX_MESSAGE, 5_000
+    try:
+        checked = movements(world, (torch.float32, torch.bool))
+        checked += reductions(world, (torch.int32, torch.bfloat16, torch.bool))
+        if world.rank == 0:
+            dist.send(data(0, 20_000, torch.float32), 1)
+        elif world.rank == 1:
+            x = torch.empty(20_000)
+            assert dist.recv(x) == 0
+            same(x, data(0, 20_000, torch.float32), "a message in pieces")
+    finally:
+        transport.MAX_MESSAGE = before
+    return checked
+
+
+def identity(world: World) -> None:
+    """What torch asks a group about itself, from Python and from C++."""
+    group = dist.group.WORLD
+    assert (group.name(), group.getBackendName(), group._get_backend_name()) == ("mpi4py",) * 3
+    assert (group.rank(), group.size()) == (group.getRank(), group.getSize()) == (world.rank, world.size)
+    assert group.group_name == group.getGroupName() == "0"
+    assert group.group_desc == group.getGroupDesc() == "default_pg"
+    group.setGroupDesc("mine")
+    group.setGroupName("0")
+    assert group.group_desc == "mine"
+    assert group._device_types == [torch.device("cpu")]
+    assert not group._has_hooks()
+    group._set_sequence_number_for_group()
+    group.set_timeout(timedelta(seconds=1000))
+    group.abort()
+    assert dist.get_backend() == "mpi4py"
 
 
 def short_forms(world: World) -> None:

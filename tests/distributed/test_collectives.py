@@ -15,6 +15,8 @@ def everything(world):
     for walk in (walks.uneven, walks.strided, walks.in_place, walks.premultiplied, walks.coalesced, walks.short_forms):
         walk(world)
     walks.sparse(world)
+    walks.identity(world)
+    counts.append(walks.in_pieces(world))
     objects, refusals = walks.objects(world), walks.refused(world)
     runtime.start(deterministic=True)  # from here on sums of FP32 and FP64 go the ordered way too
     counts.append(walks.reductions(world, walks.FLOATS + walks.COMPLEX))
@@ -25,7 +27,7 @@ def everything(world):
 def test_every_call_gives_what_its_formula_says(nranks):
     results = run_ranks(everything, nranks, timeout=300)
     for rank, (counts, (everyone, at_root, box, mine, got), refusals) in enumerate(results):
-        assert counts == [1420, 360, 480]
+        assert counts == [1420, 360, 460, 480]
         assert everyone == [{"rank": p, "text": "あ" * (p + 1)} for p in range(nranks)]
         assert at_root == ([("x", p) for p in range(nranks)] if rank == 1 else None)
         assert box == [{"from": nranks - 1}, [nranks - 1]]

@@ -203,11 +203,11 @@ import os, sys, glob
 import pyjpllm.distributed
 from torch.distributed import init_process_group, get_rank, get_world_size, all_reduce, destroy_process_group, barrier
 import torch
-init_process_group({arguments})
+init_process_group('mpi4py')
 x = torch.ones(3) * (get_rank() + 1)
 all_reduce(x)
 sockets = [os.readlink(p) for p in glob.glob("/proc/self/fd/*") if os.path.lexists(p)]
-inodes = {{s[8:-1] for s in sockets if s.startswith("socket:")}}
+inodes = {s[8:-1] for s in sockets if s.startswith("socket:")}
 listening = [l.split() for f in ("/proc/net/tcp", "/proc/net/tcp6") if os.path.exists(f) for l in open(f)]
 print("rank", get_rank(), "of", get_world_size(), x.tolist())
 print("listening", sum(1 for l in listening if l[3] == "0A" and l[9] in inodes))
@@ -216,10 +216,9 @@ destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("arguments", ["'mpi4py'", "'mpi4py', 'mpi4py://'"])
-def test_one_import_is_enough_for_any_torch_program_and_no_port_is_opened(arguments, tmp_path):
+def test_one_import_is_enough_for_any_torch_program_and_no_port_is_opened(tmp_path):
     path = tmp_path / "program.py"
-    path.write_text(PLAIN.format(arguments=arguments))
+    path.write_text(PLAIN)
     quiet = {"OMPI_MCA_btl": "self,sm", "OMPI_MCA_pml": "ob1"}  # Open MPI's own TCP transport would listen
     done = launch([sys.executable, str(path)], 2, env=quiet)
     assert done.returncode == 0, done.stderr
