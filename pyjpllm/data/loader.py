@@ -31,7 +31,8 @@ from pyjpllm.data.encode import stats_path
 from pyjpllm.data.indexed import Index, bin_path, read_index
 from pyjpllm.data.packing import IGNORE, PackedCorpus, Windows, samples_of
 from pyjpllm.data.tokenizer import Tokenizer
-from pyjpllm.distributed.collectives import broadcast, on_first_rank
+from pyjpllm.distributed.agreement import on_first_rank
+from pyjpllm.distributed.collectives import broadcast
 from pyjpllm.distributed.mesh import AXES, Mesh
 from pyjpllm.errors import UserError, nearest_divisor
 

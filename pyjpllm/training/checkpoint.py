@@ -17,7 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyjpllm.distributed.collectives import broadcast_object, gather_objects, on_first_rank
+from pyjpllm.distributed.agreement import on_first_rank
+from pyjpllm.distributed.collectives import broadcast_object, gather_objects
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.files import fsync_directory, fsync_file, sha256_of

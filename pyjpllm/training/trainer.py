@@ -12,7 +12,8 @@ from pyjpllm import ops
 from pyjpllm.config.schema import Config
 from pyjpllm.data import Loader, Tokenizer, build_loader
 from pyjpllm.distributed import World, finalize, init, make_mesh
-from pyjpllm.distributed.collectives import all_reduce, on_first_rank
+from pyjpllm.distributed.agreement import on_first_rank
+from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer, flops_per_token, initialize
