@@ -108,6 +108,12 @@ def operation(name: str) -> Callable[..., Any]:
     return found
 
 
+def optional_operation(name: str) -> Callable[..., Any] | None:
+    """The current backend's own ``name``, which only some have, or None: the caller has another way."""
+    found: Callable[..., Any] | None = getattr(_load(_current), name, None)
+    return found
+
+
 def decline(backend: str, name: str, reason: str) -> Callable[..., Any]:
     """`torch`'s implementation of ``name``, for a backend that cannot do it; the reason is logged once."""
     if (backend, name, reason) not in _said:

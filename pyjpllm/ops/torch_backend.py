@@ -16,7 +16,7 @@ from pyjpllm.ops.memo import TensorMemo
 from pyjpllm.ops.rope import inverse_frequencies
 from pyjpllm.ops.torch_attention import attention
 from pyjpllm.ops.torch_experts import grouped_linear
-from pyjpllm.ops.torch_loss import linear_logsumexp
+from pyjpllm.ops.torch_loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.types import RopeScaling
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "linear_logsumexp",
     "rms_norm",
     "rotary",
+    "summed_cross_entropy",
     "swiglu",
 ]
 

@@ -84,3 +84,55 @@ class _LinearLogSumExp(torch.autograd.Function):
 def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     lse_N, target_logit_N = _LinearLogSumExp.apply(hidden_ND, weight_VD, targets_N)  # type: ignore[no-untyped-call]
     return lse_N, target_logit_N
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """The loss summed over tokens, whose gradients differ from those of forward by one factor only: forward makes them
+    while it has each chunk's logits, and nothing is made twice."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor) -> Tensor:
+        wide = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
+        tokens, vocab = hidden_ND.shape[0], weight_VD.shape[0]
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        losses_N1 = hidden_ND.new_empty((tokens, 1), dtype=wide)
+        size = chunk_tokens(tokens, vocab)
+        for start in range(0, tokens, size):
+            piece = slice(start, start + size)
+            hidden_nD, valid_n1 = hidden_ND[piece], valid_N[piece].unsqueeze(1)
+            logits_nV = (hidden_nD @ weight_VD.t()).to(wide)
+            column_n1, _ = _local(targets_N[piece], vocab)
+            target_logit_n1 = logits_nV.gather(1, column_n1)
+            peak_n1 = logits_nV.amax(1, keepdim=True)
+            grad_nV = logits_nV.sub_(peak_n1).exp_()
+            total_n1 = grad_nV.sum(1, keepdim=True)
+            losses_N1[piece] = torch.where(valid_n1, peak_n1 + total_n1.log() - target_logit_n1, 0)
+            if grad_hidden_ND is None and grad_weight_VD is None:
+                continue
+            grad_nV.mul_(torch.where(valid_n1, 1 / total_n1, 0))
+            grad_nV.scatter_add_(1, column_n1, -valid_n1.to(wide))
+            grad_nV = grad_nV.to(hidden_ND.dtype)
+            if grad_hidden_ND is not None:
+                torch.mm(grad_nV, weight_VD, out=grad_hidden_ND[piece])
+            if grad_weight_VD is not None and hidden_ND.dtype == wide:
+                grad_weight_VD.addmm_(grad_nV.t(), hidden_nD)
+            elif grad_weight_VD is not None:
+                grad_weight_VD.add_(grad_nV.t() @ hidden_nD)
+        ctx.grads = (grad_hidden_ND, grad_weight_VD)
+        ctx.weight_dtype = weight_VD.dtype
+        return losses_N1.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_hidden_ND, grad_weight_VD = ctx.grads
+        hidden = None if grad_hidden_ND is None else grad_hidden_ND * grad.to(grad_hidden_ND.dtype)
+        weight = None if grad_weight_VD is None else (grad_weight_VD * grad).to(ctx.weight_dtype)
+        return hidden, weight, None, None
+
+
+def summed_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor) -> Tensor:
+    loss: Tensor = _SummedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, valid_N)  # type: ignore[no-untyped-call]
+    return loss
