@@ -1,9 +1,14 @@
-"""Tests that need a GPU say so where there is none."""
+"""Settings of all tests; tests that need a GPU say so where there is none."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+# No test judges by the clock: the machine may be shared.
+settings.register_profile("pyjpllm", deadline=None)
+settings.load_profile("pyjpllm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
