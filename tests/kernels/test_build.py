@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import runpy
 import shutil
 import subprocess
@@ -128,11 +129,33 @@ def run_kernels_test(*command: str, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("compiler", [None, *([CLANG] if CLANG else [])])
-def test_the_kernels_alone(tmp_path, setup_script, compiler):
-    program = build_kernels(tmp_path, setup_script, *([f"-DCMAKE_CXX_COMPILER={compiler}"] if compiler else []))
+@pytest.fixture(scope="module")
+def host_program(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("setuptools.setup", lambda **_: None)
+        script = runpy.run_path(str(ROOT / "setup.py"))
+    return build_kernels(tmp_path_factory.mktemp("host"), script)
+
+
+def test_the_kernels_alone(host_program):
+    assert "scalar: " in run_kernels_test(str(host_program))
+    assert_units_share_nothing(host_program.parent)
+
+
+@pytest.mark.skipif(CLANG is None, reason="no clang here; GCC builds the same in the test before")
+def test_the_kernels_alone_by_clang(tmp_path, setup_script):
+    program = build_kernels(tmp_path, setup_script, f"-DCMAKE_CXX_COMPILER={CLANG}")
     assert "scalar: " in run_kernels_test(str(program))
     assert_units_share_nothing(tmp_path)
+
+
+@pytest.mark.a64fx
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are x86-64 processors")
+@pytest.mark.parametrize(("cpu", "isas"), [("Nehalem", "scalar"), ("Haswell", "avx2,scalar")])
+def test_one_build_runs_on_older_processors(host_program, cpu, isas):
+    assert shutil.which("qemu-x86_64-static"), "qemu-x86_64-static is missing: apt-get install qemu-user-static"
+    said = run_kernels_test("qemu-x86_64-static", "-cpu", cpu, str(host_program), isas)
+    assert f"instruction sets: {isas} (" in said
 
 
 @pytest.mark.a64fx
