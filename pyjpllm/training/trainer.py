@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from pyjpllm.distributed.agreement import on_first_rank
 from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError
+from pyjpllm.files import atomic_write
 from pyjpllm.model import Transformer, flops_per_token, initialize
 from pyjpllm.model.huggingface import load_weights
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.faults import StepJudge, StopRequest
-from pyjpllm.training.machine import flushing_denormals, peak_flops, threads_per_rank
+from pyjpllm.training.machine import describe, flushing_denormals, peak_flops, threads_per_rank
 from pyjpllm.training.metrics import MetricsWriter, Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale
 from pyjpllm.training.progress import ProgressReport
@@ -129,6 +131,11 @@ class Trainer:
         )
         self.progress = ProgressReport(config.train.steps, self.step + 1, config.log.interval, visible=chief)
         self.peak = peak_flops(self.device, config.precision.dtype, world.size, threads)
+        if chief:
+            machine = describe(world, self.device, threads, self.peak)
+            machine |= {"data parallel": mesh.size("dp"), "tensor parallel": mesh.size("tp")}
+            with atomic_write(run_dir / "environment.json") as temporary:
+                temporary.write_text(json.dumps(machine, ensure_ascii=False, indent=1), encoding="utf-8")
         self.flops_per_token = flops_per_token(config.model, config.data.sequence_length)
         self.timers = Timers(self.device)
         self.saved_step = self.step

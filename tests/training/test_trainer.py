@@ -69,7 +69,7 @@ def test_a_run_learns_and_writes_all_that_the_contract_names(data: Path, tmp_pat
     assert "valid_loss" not in run[8]
     assert run[0]["lr"] == pytest.approx(5e-3)
     assert {"data", "forward", "backward", "communicate", "optimizer", "total"} <= set(run[0]["seconds"])
-    for name in ("config.toml", "tokenizer/tokenizer.model", "samples.jsonl"):
+    for name in ("config.toml", "environment.json", "tokenizer/tokenizer.model", "samples.jsonl"):
         assert (tmp_path / "run" / name).is_file()
     assert list((tmp_path / "run").glob("events.*"))
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
