@@ -20,7 +20,7 @@ from typing import Any
 # States of a rank.
 RUNNING, LEAVING, FAILED, ENDING = 1, 2, 3, 4
 
-_HEADER = struct.Struct("<qqqQ")  # pid, world rank, state, start time of the process (clock ticks since boot)
+_HEADER = struct.Struct("<qqqQQ")  # pid, world rank, state, start time (clock ticks since boot), PID namespace
 _SLOT = struct.Struct("<QQQ48s")  # group, collectives enqueued, collectives ended, name of the last one enqueued
 _ENQUEUED = struct.Struct("<QQ")
 _LABEL = struct.Struct("<48s")
@@ -47,6 +47,7 @@ class Record:
     rank: int
     state: int
     start_time: int
+    namespace: int
 
 
 class Table:
@@ -57,30 +58,29 @@ class Table:
         self._index = index
         self.count = count
         self._slots: dict[int, int] = {}
-        _HEADER.pack_into(memory, index * RECORD, os.getpid(), rank, RUNNING, process_start_time(os.getpid()))
+        own = (os.getpid(), rank, RUNNING, process_start_time(os.getpid()), pid_namespace())
+        _HEADER.pack_into(memory, index * RECORD, *own)
 
     @classmethod
     def shared(cls, node: Any, rank: int) -> Table:
-        """Make the table of the ranks of ``node`` (an MPI communicator of one node). Collective, at start-up only."""
+        """Make the table of the ranks of ``node`` (an MPI communicator of one node). Collective, at start-up only.
+
+        Where the ranks of a node do not share a folder (a container each), every rank has a table of its own.
+        """
         index, count = node.Get_rank(), node.Get_size()
         path = None
         if index == 0:
             descriptor, path = tempfile.mkstemp(prefix="pyjpllm-", dir=_memory_folder())
             os.ftruncate(descriptor, count * RECORD)
-        else:
-            descriptor = -1
+            os.close(descriptor)
         path = node.bcast(path, 0)
-        try:
-            if descriptor < 0:
-                descriptor = os.open(path, os.O_RDWR)
-            memory = mmap.mmap(descriptor, count * RECORD)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-            node.Barrier()
-            if index == 0:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+        memory = _map(path, count * RECORD)
+        everybody = node.allreduce(int(memory is not None)) == count  # and all have opened it
+        if index == 0:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        if memory is None or not everybody:
+            memory, index, count = mmap.mmap(-1, RECORD), 0, 1
         table = cls(memory, index, count, rank)
         node.Barrier()
         return table
@@ -152,11 +152,29 @@ def process_start_time(pid: int) -> int:
 
 
 def process_state(record: Record) -> str:
-    """ "gone", "stopped" or "alive" for the process of a record."""
+    """One of "alive", "stopped", "gone", and "out of sight" when it cannot be seen from here."""
+    if record.start_time == 0 or record.namespace != pid_namespace():
+        return "out of sight"
     fields = _stat(record.pid)
     if not fields or fields[0] in "ZX" or int(fields[19]) != record.start_time:
         return "gone"
     return "stopped" if fields[0] in "Tt" else "alive"
+
+
+def pid_namespace() -> int:
+    """Process ids mean something only inside of one; 0 where there is no such thing."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _map(path: str, size: int) -> mmap.mmap | None:
+    try:
+        with open(path, "r+b") as file:
+            return mmap.mmap(file.fileno(), size)
+    except OSError:
+        return None
 
 
 def _stat(pid: int) -> list[str]:

@@ -15,6 +15,8 @@ import pytest
 from pyjpllm.distributed import leftovers, progress, watchdog
 from pyjpllm.distributed.progress import FAILED, LEAVING, RUNNING, Table, group_key
 
+HERE = progress.pid_namespace()
+
 
 class Node:
     """As much of an MPI communicator as the table needs, for two ranks in one process."""
@@ -30,6 +32,9 @@ class Node:
 
     def bcast(self, value, root):
         return self._box.setdefault("path", value)
+
+    def allreduce(self, value):
+        return 2 * value
 
     def Barrier(self) -> None:
         pass
@@ -75,12 +80,28 @@ def test_groups_beyond_the_table_are_left_out(tables):
     assert second.last_label(0) == ""
 
 
+def test_ranks_in_containers_of_their_own_have_tables_of_their_own(monkeypatch):
+    monkeypatch.setattr(progress, "_map", lambda path, size: None)
+    table = Table.shared(Node(0, {}), 3)
+    assert [(record.rank, table.count) for record in table.records()] == [(3, 1)]
+    table.enqueued(group_key("g"), 1, "allreduce")
+    assert table.last_label(0) == "allreduce #1"
+
+
+def test_a_process_of_another_namespace_is_not_called_dead():
+    assert progress.process_state(progress.Record(2**22 + 1, 1, RUNNING, 5, HERE + 1)) == "out of sight"
+    assert progress.process_state(progress.Record(2**22 + 1, 1, RUNNING, 0, HERE)) == "out of sight"
+    assert progress._map("/nonexistent/table", 10) is None
+
+
 def test_states_of_processes():
-    own = progress.Record(os.getpid(), 0, RUNNING, progress.process_start_time(os.getpid()))
+    own = progress.Record(os.getpid(), 0, RUNNING, progress.process_start_time(os.getpid()), HERE)
     assert progress.process_state(own) == "alive"
-    assert progress.process_state(progress.Record(own.pid, 0, RUNNING, own.start_time + 1)) == "gone"  # the id reused
+    assert (
+        progress.process_state(progress.Record(own.pid, 0, RUNNING, own.start_time + 1, HERE)) == "gone"
+    )  # the id reused
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
-        record = progress.Record(child.pid, 1, RUNNING, progress.process_start_time(child.pid))
+        record = progress.Record(child.pid, 1, RUNNING, progress.process_start_time(child.pid), HERE)
         os.kill(child.pid, 19)
         deadline = time.monotonic() + 10
         while progress.process_state(record) != "stopped" and time.monotonic() < deadline:
@@ -147,7 +168,7 @@ def test_a_rank_that_has_left_or_failed_is_noticed(dog):
     second.set_state(FAILED)
     assert re.fullmatch(r"rank 1 \(pid \d+\) has failed; ending this job", watcher._lost_rank()[1])
     second.set_state(RUNNING)
-    progress._HEADER.pack_into(second._memory, progress.RECORD, 2**22 + 1, 1, RUNNING, 5)
+    progress._HEADER.pack_into(second._memory, progress.RECORD, 2**22 + 1, 1, RUNNING, 5, HERE)
     assert re.fullmatch(r"rank 1 \(pid \d+\) has died; ending this job", watcher._lost_rank()[1])
 
 
