@@ -1,4 +1,7 @@
-"""Types of the compiled module (csrc/native.cpp). An array is (address, shape, stride in elements, dtype name, owner)."""
+"""Types of the compiled module, csrc/native.cpp.
+
+An array is (address, shape, stride in elements, dtype name, owner).
+"""
 
 from collections.abc import Sequence
 from typing import Any
