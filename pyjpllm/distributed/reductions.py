@@ -26,7 +26,7 @@ GATHERED_UP_TO = 32 << 10
 # Pieces of a large ordered reduction: one is reduced while the next travels.
 SEGMENT = 8 << 20
 # Reduce this many elements at a time, so that the accumulator stays in the cache.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 18
 
 _REDUCED_IN_FP32 = frozenset(
     dtype
@@ -183,25 +183,33 @@ def combine(parts: Sequence[torch.Tensor], out: torch.Tensor, kind: str) -> None
     bits however the data was cut."""
     wide = torch.float32 if out.dtype in _REDUCED_IN_FP32 else out.dtype
     step = _STEPS[kind]
+    # Straight into ``out``, unless it holds a part that is still to be read.
+    direct = wide == out.dtype and all(part.data_ptr() != out.data_ptr() for part in parts[2:])
     for start in range(0, out.numel(), _BLOCK):
-        blocks = [part[start : start + _BLOCK] for part in parts]
-        total = blocks[0].to(wide, copy=True)
-        for block in blocks[1:]:
-            step(total, block.to(wide))
+        target = out[start : start + _BLOCK]
+        first, *rest = [part[start : start + _BLOCK] for part in parts]
+        total = target if direct else torch.empty(target.shape, dtype=wide)
+        if direct and rest:
+            step(first, rest.pop(0), out=total)
+        else:
+            total.copy_(first)
+        for block in rest:
+            step(total, block.to(wide), out=total)
         if kind == "avg":
             _average(total, Reduction(kind), len(parts))
-        out[start : start + _BLOCK] = total
+        if not direct:
+            target.copy_(total)
 
 
-_STEPS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
-    "sum": lambda a, b: a.add_(b),
-    "avg": lambda a, b: a.add_(b),
-    "product": lambda a, b: a.mul_(b),
-    "min": lambda a, b: torch.minimum(a, b, out=a),
-    "max": lambda a, b: torch.maximum(a, b, out=a),
-    "band": lambda a, b: a.bitwise_and_(b),
-    "bor": lambda a, b: a.bitwise_or_(b),
-    "bxor": lambda a, b: a.bitwise_xor_(b),
+_STEPS: dict[str, Callable[..., Any]] = {
+    "sum": torch.add,
+    "avg": torch.add,
+    "product": torch.mul,
+    "min": torch.minimum,
+    "max": torch.maximum,
+    "band": torch.bitwise_and,
+    "bor": torch.bitwise_or,
+    "bxor": torch.bitwise_xor,
 }
 
 
