@@ -257,3 +257,58 @@ def test_a_step_that_fails_is_said(tmp_path: Path) -> None:
         "jpllm: too bad",
         "scripts/quickstart.sh: not finished; the same command goes on where it was",
     ]
+
+
+# --- the installation -------------------------------------------------------------------------------------------------
+
+FAKE_PYTHON = """#!/bin/bash
+# `-m venv` makes an environment whose python is this file; `-m pip` writes down what it was asked for.
+echo "${*:1:3}" >>"$LOG"
+case "$*" in
+"-m venv --clear "*)
+    rm -rf "$4" && mkdir -p "$4/bin" && : >"$4/pyvenv.cfg" && cp "$0" "$4/bin/python"
+    ;;
+*" install "*)
+    if [[ -n ${FAIL:-} ]]; then echo "ERROR: no network"; exit 1; fi
+    if [[ -n ${KILL:-} ]]; then kill -KILL "$SCRIPT"; fi
+    ;;
+esac
+"""
+
+
+def install(folder: Path, kind: str = "run", **variables: str) -> tuple[int, list[str], str]:
+    """Exit status of lib.sh's install, the calls of Python in it, and standard error."""
+    log = folder / "log"
+    log.write_text("")
+    python = executable(folder / "python3", FAKE_PYTHON)
+    command = f'export SCRIPT=$$; NAME=test; REPO="{REPO}"; PYTHON="{python}"; CXX=g++; source "$REPO/scripts/lib.sh"; '
+    command += f'install "{folder / "venv"}" {kind}'
+    environment = {**os.environ, "LOG": str(log), **variables}
+    result = subprocess.run(["bash", "-euc", command], env=environment, capture_output=True, text=True, timeout=60)
+    calls = [line for line in log.read_text().splitlines() if not line.startswith("-c")]
+    return result.returncode, [line for line in calls if line != "-m pip --version"], result.stderr
+
+
+def test_installing_once_and_again(tmp_path: Path) -> None:
+    made = ["-m venv --clear", "-m pip --no-input", "-m pip --no-input"]
+    assert install(tmp_path) == (0, made, "")
+    assert install(tmp_path) == (0, [], "")
+    assert install(tmp_path, "dev") == (0, made[1:], "")
+    assert install(tmp_path) == (0, [], "")  # what serves development serves a run
+
+
+def test_an_installation_that_was_killed_starts_anew(tmp_path: Path) -> None:
+    assert install(tmp_path, KILL="yes")[0] == -signal.SIGKILL
+    code, calls, _ = install(tmp_path)
+    assert (code, calls[0]) == (0, "-m venv --clear")
+    assert install(tmp_path) == (0, [], "")
+
+
+def test_a_failed_installation_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    code, _, errors = install(tmp_path, FAIL="yes")
+    assert code == 1
+    assert errors.splitlines()[0] == "ERROR: no network"
+    assert errors.splitlines()[-1].startswith(
+        "test: pip install -c constraints.txt torch failed; the whole of its output"
+    )
+    assert install(tmp_path)[1][0] == "-m venv --clear"
