@@ -1,4 +1,4 @@
-"""Measures the kernels beside torch on this machine: `python kernels/bench/measure.py gemm|ops|threads [--json]`.
+"""Measures the kernels beside torch on this machine: `python benchmarks/kernels.py gemm|ops|threads [--json]`.
 
 `gemm` and `ops` run on one thread and count CPU time (the best of several runs), so that a busy machine changes them
 little; both sides alternate in one process. `threads` compares the two ways to get a team (docs/kernels.md) on all CPUs
