@@ -123,8 +123,9 @@ step_train() {
 
 step_evaluate() {
     say "\$ mpirun -n $RANKS jpllm evaluate run --text text/heldout.jsonl --baseline xz --json > evaluation.json"
-    tied mpirun -n "$RANKS" "${MPI[@]}" jpllm evaluate run --text text/heldout.jsonl --baseline xz --json \
-        >evaluation.json.tmp
+    # MPI libraries put their own complaints on standard output too: only the JSON is kept.
+    tied mpirun -n "$RANKS" "${MPI[@]}" jpllm evaluate run --text text/heldout.jsonl --baseline xz --json |
+        sed -n '/^{$/,/^}$/p' >evaluation.json.tmp
     mv evaluation.json.tmp evaluation.json
 }
 
