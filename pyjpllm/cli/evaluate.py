@@ -219,7 +219,8 @@ class _Progress:
         if not self.visible or now - self.shown < (0.2 if self.terminal else 30.0):
             return
         self.shown = now
-        line = f"{name}: {part.documents:,} documents, {part.tokens:,} tokens, {part.bits_per_byte:.4f} bits per byte"
+        # The loss so far: bits per byte would set the bytes that were read against the tokens that are scored.
+        line = f"{name}: {part.tokens:,} tokens scored, loss {part.loss:.4f}"
         print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr)
         sys.stderr.flush()
 
