@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU)
+# SIGUSR1 is the one that Open MPI's mpirun hands on to ranks unasked; it answers SIGTERM and SIGINT by killing them.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU, signal.SIGUSR1)
 
 
 class TrainingError(RuntimeError):

@@ -50,10 +50,10 @@ class Result:
 def train(config: Config, run_dir: Path, *, world: World | None = None) -> Result:
     """Train as ``config`` says, in ``run_dir``; go on from its newest checkpoint when it has one.
 
-    Called once on every rank. Starts the process group from the environment unless ``world`` is given. SIGTERM, SIGINT
-    and SIGXCPU finish the step under way, save, and return. Raises UserError for a mistake in the config or the files
-    it names, TrainingError when too many steps in a row are not finite, SaveError when the last checkpoint could not
-    be written.
+    Called once on every rank. Starts the process group from the environment unless ``world`` is given. SIGTERM,
+    SIGINT, SIGXCPU and SIGUSR1 finish the step under way, save, and return. Raises UserError for a mistake in the
+    config or the files it names, TrainingError when too many steps in a row are not finite, SaveError when the last
+    checkpoint could not be written.
     """
     lock = RunLock()
     with StopRequest().watching() as stop, flushing_denormals():

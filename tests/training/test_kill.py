@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from pyjpllm.training import latest, train
+from pyjpllm.config import to_toml
+from pyjpllm.training import complete_steps, latest, train
 from tests.mpi import launch, mpirun, rank_environment
 from tests.training.killer import OVERRIDES
 from tests.training.small import data_folder, small_config
@@ -50,8 +52,6 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path:
 
 def test_a_killed_rank_of_two_ends_the_job_and_the_next_one_goes_on(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    from pyjpllm.config import to_toml
-
     overrides = ("parallel.tensor=2", "train.steps=40", "checkpoint.interval=2", "data.valid=[]")
     config.write_text(to_toml(small_config(data_folder(), *overrides)), encoding="utf-8")
     program = [sys.executable, "-m", "pyjpllm", "train", str(config), "--run"]
@@ -76,7 +76,33 @@ def test_a_killed_rank_of_two_ends_the_job_and_the_next_one_goes_on(tmp_path: Pa
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
 
 
-def wait_for_step(metrics: Path, step: int, job: subprocess.Popen[bytes]) -> None:
+def test_sigusr1_to_mpirun_reaches_the_ranks_and_they_save(tmp_path: Path) -> None:
+    """The signal that Open MPI's mpirun hands on; for SIGTERM it kills the ranks instead."""
+    config = tmp_path / "config.toml"
+    overrides = ("train.steps=5000", "checkpoint.interval=0", "data.valid=[]")
+    config.write_text(to_toml(small_config(data_folder(), *overrides)), encoding="utf-8")
+    job = subprocess.Popen(
+        [*mpirun(), "-n", "2", sys.executable, "-m", "pyjpllm", "train", str(config), "--run", str(tmp_path / "run")],
+        env=rank_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        wait_for_step(tmp_path / "run" / "metrics.jsonl", 3, job)
+        job.send_signal(signal.SIGUSR1)
+        said, _ = job.communicate(timeout=60)
+    finally:
+        job.kill()
+    assert job.returncode == 1
+    last = records(tmp_path / "run")[-1]["step"]
+    assert complete_steps(tmp_path / "run") == [last]
+    assert f"SIGUSR1: stopped after step {last} of 5000, checkpoint saved" in said
+
+
+def wait_for_step(metrics: Path, step: int, job: subprocess.Popen[Any]) -> None:
     """Until the run has made ``step``."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and job.poll() is None:
