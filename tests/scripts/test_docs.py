@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from pyjpllm.cli.app import COMMANDS, build
-from pyjpllm.config import load_config
+from pyjpllm.config import check_config, load_config
 from tests.scripts.conftest import REPO
 
 DOCUMENTS = sorted(
@@ -95,3 +95,28 @@ def test_every_dependency_is_explained() -> None:
     explained = (REPO / "docs" / "dependencies.md").read_text(encoding="utf-8")
     assert names >= {"torch", "mpi4py", "ruff"}
     assert not [name for name in names if name not in explained]
+
+
+def training_commands() -> list[tuple[str, int, list[str]]]:
+    """(config, ranks, overrides) of every `jpllm train` of an example that the documents show."""
+    found = []
+    for path in DOCUMENTS:
+        for line in code_lines(path):
+            words = shlex.split(line) if "jpllm train examples/" in line else []
+            if not words:
+                continue
+            behind = words[words.index("train") + 1 :]
+            flag = "-n" if "-n" in words else "--ranks"
+            ranks = int(words[words.index(flag) + 1]) if flag in words else 1
+            found.append((behind[0], ranks, [word for word in behind[1:] if "=" in word]))
+    return found
+
+
+def test_the_documents_train_examples() -> None:
+    assert len(training_commands()) >= 3
+
+
+@pytest.mark.parametrize(("config", "ranks", "overrides"), training_commands())
+def test_training_commands_of_the_documents_fit_their_ranks(config: str, ranks: int, overrides: list[str]) -> None:
+    resolved = load_config(REPO / config, overrides, read_pretrained=lambda _folder: BASE)
+    check_config(resolved, ranks, machine=False, files=False)
