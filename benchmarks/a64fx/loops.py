@@ -1,0 +1,238 @@
+"""Judges the inner loops of the kernels without the processor: disassembly and llvm-mca.
+
+    python -m benchmarks.a64fx.loops                          A64FX, by clang (the compiler of the wheels)
+    python -m benchmarks.a64fx.loops --compiler gcc --all     every loop with vectors, not only multiply-add loops
+    python -m benchmarks.a64fx.loops --isa avx512bf16         the same for Zen 4, on a machine without AVX-512
+    python -m benchmarks.a64fx.loops --object build/x.o --core znver4
+
+A row is an innermost loop: its kernel (the innermost inlined function of this project outside kernels/simd), cycles of
+its longest way round, multiply-adds and the share of the core's multiply-add peak, accumulators, loads and stores,
+vectors spilled, and (A64FX) instructions that the core is slow at. llvm-mca knows no cache: shares are upper bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.a64fx import classes, toolchain
+from benchmarks.a64fx.assembly import Instruction, Loop, disassemble, find_loops
+from benchmarks.a64fx.mca import time_loops
+
+CORE_OF_ISA = {"sve512": "a64fx", "sve256": "a64fx", "avx512": "znver4", "avx512bf16": "znver4", "avx2": "znver3"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One innermost loop, judged. `share` is of the core's peak of multiply-adds; `fma` counts them by element type.
+
+    `fma_bytes` are the bytes of their vectors, `accumulators` how many registers they write and `chain` how many write
+    the busiest of those, one after the other. `slow` names what A64FX is slow at, as often as it is there.
+    """
+
+    kernel: str
+    family: str
+    function: str
+    line: str
+    address: int
+    blocks: int
+    instructions: int
+    cycles: float
+    micro_ops: float
+    fma: dict[str, int]
+    share: float
+    accumulators: int
+    chain: int
+    loads: int
+    stores: int
+    spills: int
+    slow: dict[str, int]
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(self.fma.values())
+
+
+def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, everything: bool = False) -> list[Row]:
+    """The innermost loops of an object file or library that multiply and add vectors; `everything`: any with vectors."""
+    tools = tools or toolchain.Tools()
+    functions = disassemble(path, tools.objdump, tools.cxxfilt)
+    x86 = any(classes.is_x86(function) for function in functions)
+    loops = [loop for function in functions for loop in find_loops(function) if loop.innermost]
+    loops = [
+        loop for loop in loops if classes.types_of(loop, x86) or (everything and classes.vector_instructions(loop, x86))
+    ]
+    if not loops:
+        return []
+    timings = time_loops([loop.path for loop in loops], core, tools.mca)
+    places = _places(path, tools.symbolizer, [_anchor(loop, x86).address for loop in loops])
+    rows = []
+    for loop, timing, (kernel, family, line) in zip(loops, timings, places, strict=True):
+        fmas = [i for i in loop.path if classes.element_type(i, x86)]
+        written = Counter(classes.accumulator(i, x86) for i in fmas)
+        cycles = max(timing.cycles, 0.01)
+        loads, stores = _memory(loop, x86)
+        rows.append(
+            Row(
+                kernel=kernel or short_name(loop.function.name),
+                family=family,
+                function=short_name(loop.function.name),
+                line=line,
+                address=loop.address,
+                blocks=loop.blocks,
+                instructions=len(loop.path),
+                cycles=cycles,
+                micro_ops=timing.micro_ops,
+                fma=dict(classes.types_of(loop, x86)),
+                share=sum(classes.width(i, x86) for i in fmas) / cycles / core.fma_bytes,
+                accumulators=len(written),
+                chain=max(written.values(), default=0),
+                loads=loads,
+                stores=stores,
+                spills=classes.spills(loop, x86),
+                slow={} if x86 else dict(Counter(classes.slow_on_a64fx(loop.all))),
+            )
+        )
+    return rows
+
+
+def _anchor(loop: Loop, x86: bool) -> Instruction:
+    """The instruction whose place in the source names the loop: its middle multiply-add, or vector instruction."""
+    fmas = [i for i in loop.path if classes.element_type(i, x86)]
+    return fmas[len(fmas) // 2] if fmas else loop.path[len(loop.path) // 2]
+
+
+def _memory(loop: Loop, x86: bool) -> tuple[int, int]:
+    """Loads and stores of vectors in one way round."""
+    if not x86:
+        vector = [i for i in loop.path if re.search(r"(^|\{ ?)[zqv]\d", i.operands)]
+        return (
+            sum(1 for i in vector if i.mnemonic.startswith("ld")),
+            sum(1 for i in vector if i.mnemonic.startswith("st")),
+        )
+    vector = [i for i in loop.path if re.search(r"%[xyz]mm", i.operands) and "(" in i.operands]
+    stores = sum(1 for i in vector if i.operands.rstrip().endswith(")"))
+    return len(vector) - stores, stores
+
+
+def _places(path: Path, symbolizer: str, addresses: list[int]) -> list[tuple[str, str, str]]:
+    """(kernel, family, file:line) of addresses, from the line tables; empty where there are none."""
+    command = [symbolizer, f"--obj={path}", "--inlines", "--output-style=JSON", "--functions=linkage", "--demangle"]
+    text = "".join(f"{address:#x}\n" for address in addresses)
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    return [_place(json.loads(line).get("Symbol") or []) for line in result.stdout.splitlines() if line.strip()]
+
+
+# Functions of these files are the means of a kernel, not its name.
+_MEANS = re.compile(r"^/usr/|/simd/|/core/|arm_sve\.h$|intrin\.h$")
+_MEANS_BY_NAME = re.compile(r"operator|for_vectors|sum_of|load_part|store_part")
+
+
+def _place(frames: list[dict[str, object]]) -> tuple[str, str, str]:
+    """The innermost frame that is a kernel of this project, and the family its file is in."""
+    files = [str(frame.get("FileName", "")) for frame in frames]
+    family = next((m[1] for name in reversed(files) if (m := re.search(r"kernels/src/(\w+)/", name))), "")
+    for frame, name in zip(frames, files, strict=True):
+        kernel = short_name(str(frame.get("FunctionName", "")))
+        if not _MEANS.search(name) and not _MEANS_BY_NAME.match(kernel):
+            return kernel, family, f"{Path(name).name}:{frame.get('Line')}"
+    return "", family, f"{Path(files[0]).name}:{frames[0].get('Line')}" if frames else ""
+
+
+def short_name(name: str) -> str:
+    """A demangled name without its return type, namespaces and arguments: `tile<8, 3>`."""
+    name = re.sub(r"\(anonymous namespace\)::|jpllm::\w+::|jpllm::", "", name)
+    depth, end, start = 0, len(name), 0
+    for index, letter in enumerate(name):
+        depth += (letter in "<") - (letter in ">")
+        if depth == 0 and letter == "(":
+            end = index
+            break
+        if depth == 0 and letter == " ":
+            start = index + 1
+    return name[start:end]
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, one a line, in the order of their families and kernels."""
+    lines = [
+        f"{'kernel':56} {'where':22} {'cycles':>7} {'multiply-adds':>14} {'share':>6} {'acc':>3} {'ld':>3} {'st':>3}"
+        f" {'spill':>5}  slow"
+    ]
+    for row in sorted(rows, key=lambda row: (row.family, row.kernel, -row.multiply_adds)):
+        counts = " ".join(f"{count} {name}" for name, count in row.fma.items()) or "-"
+        slow = ", ".join(f"{name} x{count}" if count > 1 else name for name, count in row.slow.items())
+        kernel = f"{row.family}: {row.kernel}" if row.family else row.kernel
+        kernel += "" if row.kernel == row.function else f" in {row.function}"
+        branches = "" if row.blocks == 1 else f" ({row.blocks} blocks)"
+        lines.append(
+            f"{kernel[:56]:56} {row.line[:22]:22} {row.cycles:7.2f} {counts:>14} {100 * row.share:5.1f}%"
+            f" {row.accumulators:3} {row.loads:3} {row.stores:3} {row.spills:5}  {slow}{branches}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.a64fx.loops", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--compiler", choices=["gcc", "clang"], default="clang")
+    parser.add_argument("--isa", choices=sorted(CORE_OF_ISA), default="sve512")
+    parser.add_argument("--object", type=Path, help="judge this object file or library instead of building the units")
+    parser.add_argument("--core", choices=sorted(classes.CORES), help="the core (default: the instruction set's)")
+    parser.add_argument("--source", type=Path, default=toolchain.ROOT, help="the tree to build (default: this one)")
+    parser.add_argument("--kernel", default="", help="only kernels whose name or family matches this expression")
+    parser.add_argument("--all", action="store_true", help="also loops with vectors but without multiply-adds")
+    parser.add_argument("--code", action="store_true", help="print each loop's instructions too")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    arguments = parser.parse_args()
+    core = classes.CORES[arguments.core or CORE_OF_ISA[arguments.isa]]
+    try:
+        tools = toolchain.Tools()
+        toolchain.check_tools(tools)
+        with tempfile.TemporaryDirectory() as folder:
+            path = arguments.object or toolchain.build(
+                Path(folder), arguments.compiler, arguments.isa, arguments.source.resolve()
+            )
+            rows = [
+                row
+                for row in judge(path, core, tools, arguments.all)
+                if re.search(arguments.kernel, f"{row.family}: {row.kernel}")
+            ]
+            code = _code(path, tools, rows) if arguments.code else {}
+    except toolchain.MissingError as error:
+        print(f"loops: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        for row in rows:
+            print(json.dumps(dataclasses.asdict(row)))
+    else:
+        print(table(rows))
+    for row in rows if arguments.code else ():
+        print(f"\n{row.kernel} ({row.line}), {row.cycles:.2f} cycles\n{code[row.address]}")
+    return 0
+
+
+def _code(path: Path, tools: toolchain.Tools, rows: list[Row]) -> dict[int, str]:
+    wanted = {row.address for row in rows}
+    loops = (loop for function in disassemble(path, tools.objdump, tools.cxxfilt) for loop in find_loops(function))
+    return {
+        loop.address: "\n".join(f"    {i.text}" for i in loop.path)
+        for loop in loops
+        if loop.innermost and loop.address in wanted
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
