@@ -103,12 +103,42 @@ def spills(loop: Loop, x86: bool) -> int:
     )
 
 
+_ARM_BYTES = {"b": 1, "h": 2, "w": 4, "d": 8}
+_LANE_BYTES = {"b": 1, "h": 2, "s": 4, "d": 8}
+_X86_SCALE = {"pmovzxwd": 2, "pmovsxwd": 2, "cvtph2ps": 2, "pmovdw": 2, "pmovusdw": 2, "cvtps2ph": 2, "pmovzxbd": 4}
+
+
+def moved_bytes(instruction: Instruction, x86: bool) -> tuple[int, int]:
+    """Bytes that a vector instruction (loads, stores) at the memory; a broadcast moves one element."""
+    name, operands = instruction.mnemonic, instruction.operands
+    if x86:
+        registers = re.findall(r"%([xyz])mm", operands)
+        if not registers or "(" not in operands:
+            return 0, 0
+        scale = next((value for key, value in _X86_SCALE.items() if key in name), 1)
+        size = max(_X86_WIDTH[register] for register in registers) // scale
+        if "broadcast" in name or "{1to" in operands:
+            return 4, 0
+        return (0, size) if operands.rstrip().endswith(")") else (size, 0)
+    if not re.match(r"^(ld|st)", name) or not (found := re.search(r"\b([zqdsv])\d+(?:\.(\d*)([bhsdq]))?", operands)):
+        return 0, 0
+    if found[1] != "z":
+        size = {"q": 16, "d": 8, "s": 4, "v": 16}[found[1]] * (2 if name in {"ldp", "stp"} else 1)
+    elif name.startswith("ld1r"):
+        size = {"ld1rqw": 16, "ld1rqh": 16}.get(name, 4)
+    elif name in {"ldr", "str"}:
+        size = 64
+    else:
+        memory = re.match(r"^(?:ldff1|ldnf1|ldnt1|stnt1|ld[1-4]|st[1-4])s?([bhwd])$", name)
+        size = 64 * _ARM_BYTES[memory[1]] // _LANE_BYTES[found[3]] if memory and found[3] in _LANE_BYTES else 64
+        size *= int(name[2]) if name[2] in "234" else 1
+    return (size, 0) if name.startswith("ld") else (0, size)
+
+
 # --- what A64FX does slowly --------------------------------------------------------------------------------------
 
 _INDEXED = re.compile(r"z\d+\.[hsd]\[\d\]|v\d+\.[hsd]\[\d\]")
-_SLOW = frozenset(
-    "fdiv fdivr fsqrt faddv fadda fmaxv fminv fmaxnmv fminnmv saddv uaddv smaxv umaxv sminv uminv".split()
-)
+_SLOW = re.compile(r"^(fdivr?|fsqrt|fadd[av]|f(max|min)(nm)?v|[su](add|max|min)v)$")
 _GATHER = re.compile(r"\[z\d+\.[sd]|, z\d+\.[sd]")
 
 
@@ -120,7 +150,7 @@ def slow_on_a64fx(instructions: Iterable[Instruction]) -> Iterator[str]:
         vector = bool(re.search(r"\bz\d", operands))
         if _ARM_FMA.match(name) and _INDEXED.search(operands):
             yield f"indexed {name}"
-        elif name in _SLOW:
+        elif _SLOW.match(name):
             yield name
         elif name.startswith(("ld1", "ldff1", "st1")) and _GATHER.search(operands[operands.find("[") :]):
             yield "gather" if name.startswith("ld") else "scatter"

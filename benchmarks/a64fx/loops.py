@@ -34,8 +34,8 @@ CORE_OF_ISA = {"sve512": "a64fx", "sve256": "a64fx", "avx512": "znver4", "avx512
 class Row:
     """One innermost loop, judged. `share` is of the core's peak of multiply-adds; `fma` counts them by element type.
 
-    `fma_bytes` are the bytes of their vectors, `accumulators` how many registers they write and `chain` how many write
-    the busiest of those, one after the other. `slow` names what A64FX is slow at, as often as it is there.
+    `accumulators` is how many registers those write and `chain` how many write the busiest, one after the other.
+    `loaded_bytes` counts a broadcast as its one element. `slow` names what A64FX is slow at, as often as it is there.
     """
 
     kernel: str
@@ -53,6 +53,8 @@ class Row:
     chain: int
     loads: int
     stores: int
+    loaded_bytes: int
+    stored_bytes: int
     spills: int
     slow: dict[str, int]
 
@@ -62,7 +64,7 @@ class Row:
 
 
 def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, everything: bool = False) -> list[Row]:
-    """The innermost loops of an object file or library that multiply and add vectors; `everything`: any with vectors."""
+    """The innermost loops of an object file or library with vector multiply-adds; `everything`: with any vectors."""
     tools = tools or toolchain.Tools()
     functions = disassemble(path, tools.objdump, tools.cxxfilt)
     x86 = any(classes.is_x86(function) for function in functions)
@@ -79,7 +81,7 @@ def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, 
         fmas = [i for i in loop.path if classes.element_type(i, x86)]
         written = Counter(classes.accumulator(i, x86) for i in fmas)
         cycles = max(timing.cycles, 0.01)
-        loads, stores = _memory(loop, x86)
+        moved = [classes.moved_bytes(i, x86) for i in loop.path]
         rows.append(
             Row(
                 kernel=kernel or short_name(loop.function.name),
@@ -95,8 +97,10 @@ def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, 
                 share=sum(classes.width(i, x86) for i in fmas) / cycles / core.fma_bytes,
                 accumulators=len(written),
                 chain=max(written.values(), default=0),
-                loads=loads,
-                stores=stores,
+                loads=sum(1 for load, _ in moved if load),
+                stores=sum(1 for _, store in moved if store),
+                loaded_bytes=sum(load for load, _ in moved),
+                stored_bytes=sum(store for _, store in moved),
                 spills=classes.spills(loop, x86),
                 slow={} if x86 else dict(Counter(classes.slow_on_a64fx(loop.all))),
             )
@@ -108,19 +112,6 @@ def _anchor(loop: Loop, x86: bool) -> Instruction:
     """The instruction whose place in the source names the loop: its middle multiply-add, or vector instruction."""
     fmas = [i for i in loop.path if classes.element_type(i, x86)]
     return fmas[len(fmas) // 2] if fmas else loop.path[len(loop.path) // 2]
-
-
-def _memory(loop: Loop, x86: bool) -> tuple[int, int]:
-    """Loads and stores of vectors in one way round."""
-    if not x86:
-        vector = [i for i in loop.path if re.search(r"(^|\{ ?)[zqv]\d", i.operands)]
-        return (
-            sum(1 for i in vector if i.mnemonic.startswith("ld")),
-            sum(1 for i in vector if i.mnemonic.startswith("st")),
-        )
-    vector = [i for i in loop.path if re.search(r"%[xyz]mm", i.operands) and "(" in i.operands]
-    stores = sum(1 for i in vector if i.operands.rstrip().endswith(")"))
-    return len(vector) - stores, stores
 
 
 def _places(path: Path, symbolizer: str, addresses: list[int]) -> list[tuple[str, str, str]]:
@@ -168,7 +159,7 @@ def table(rows: list[Row]) -> str:
     """The rows as text, one a line, in the order of their families and kernels."""
     lines = [
         f"{'kernel':56} {'where':22} {'cycles':>7} {'multiply-adds':>14} {'share':>6} {'acc':>3} {'ld':>3} {'st':>3}"
-        f" {'spill':>5}  slow"
+        f" {'B/cycle':>7} {'spill':>5}  slow"
     ]
     for row in sorted(rows, key=lambda row: (row.family, row.kernel, -row.multiply_adds)):
         counts = " ".join(f"{count} {name}" for name, count in row.fma.items()) or "-"
@@ -178,7 +169,8 @@ def table(rows: list[Row]) -> str:
         branches = "" if row.blocks == 1 else f" ({row.blocks} blocks)"
         lines.append(
             f"{kernel[:56]:56} {row.line[:22]:22} {row.cycles:7.2f} {counts:>14} {100 * row.share:5.1f}%"
-            f" {row.accumulators:3} {row.loads:3} {row.stores:3} {row.spills:5}  {slow}{branches}"
+            f" {row.accumulators:3} {row.loads:3} {row.stores:3}"
+            f" {(row.loaded_bytes + row.stored_bytes) / row.cycles:7.1f} {row.spills:5}  {slow}{branches}"
         )
     return "\n".join(lines)
 

@@ -34,14 +34,19 @@ def time_loops(loops: Sequence[Sequence[Instruction]], core: Core, mca: str = "l
     return found
 
 
-# LLVM's model of Zen 4 gives a broadcast from memory a place in a shuffle pipe. The chip makes it in the load unit
-# (Fog, Instruction tables, Zen 4: VBROADCASTSS z,m32 is one micro-operation, two a cycle), as it does a plain load.
+# Where LLVM 19's model of Zen 4 is wrong, an instruction of the right timing stands in:
+# - a broadcast from memory has a place in a shuffle pipe there; the chip makes it in the load unit, as it does a plain
+#   load (Fog, Instruction tables, Zen 4: VBROADCASTSS z,m32 is one micro-operation, two a cycle);
+# - VDPBF16PS of three registers takes three cycles there, with an operand from memory one. The chip starts one of 64
+#   bytes a cycle, as many as multiply-adds (a loop of them in registers measured twice the FP32 rate).
 _BROADCAST = re.compile(r"^vp?broadcast(ss|sd|d|q)$")
 
 
 def _timed_as(instruction: Instruction) -> str:
     if _BROADCAST.match(instruction.mnemonic) and "(" in instruction.operands:
         return f"vmovups\t{instruction.operands}"
+    if instruction.mnemonic == "vdpbf16ps":
+        return f"vfmadd231ps\t{instruction.operands}"
     return instruction.text
 
 
