@@ -8,12 +8,12 @@ source "$REPO/scripts/lib.sh"
 
 # Tier -> the Debian packages it needs and the programs that show they are there.
 declare -A PACKAGES=(
-    [a64fx]="g++-aarch64-linux-gnu qemu-user-static"
+    [a64fx]="g++-aarch64-linux-gnu qemu-user-static clang-19 llvm-19"
     [scheduler]="slurm-wlm munge gridengine-master gridengine-exec gridengine-client"
     [browser]="chromium"
 )
 declare -A PROGRAMS=(
-    [a64fx]="aarch64-linux-gnu-g++ qemu-aarch64-static"
+    [a64fx]="aarch64-linux-gnu-g++ qemu-aarch64-static clang++-19 llvm-mca-19"
     [scheduler]="slurmctld munged qconf"
     [browser]="chromium"
 )
