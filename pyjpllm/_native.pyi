@@ -1,4 +1,4 @@
-"""Types of the compiled module, csrc/native.cpp.
+"""Types of the compiled module, csrc/.
 
 An array is (address, shape, stride in elements, dtype name, owner).
 """

@@ -8,7 +8,7 @@ source "$REPO/scripts/lib.sh"
 
 # Tier -> the Debian packages it needs and the programs that show they are there.
 declare -A PACKAGES=(
-    [a64fx]="g++-aarch64-linux-gnu qemu-user-static clang-19 llvm-19"
+    [a64fx]="g++-aarch64-linux-gnu qemu-user-static clang-19 llvm-19 libsimde-dev"
     [scheduler]="slurm-wlm munge gridengine-master gridengine-exec gridengine-client"
     [browser]="chromium"
 )

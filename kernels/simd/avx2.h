@@ -1,4 +1,4 @@
-// The vector type for AVX2 with FMA: 8 FP32 lanes. simd.h lists the interface.
+// The vector type for AVX2 with FMA and F16C: 8 FP32 lanes. simd.h lists the interface.
 #pragma once
 #include <immintrin.h>
 
@@ -16,21 +16,40 @@ struct V {
     static V load_n(const float* p, int n) { return {_mm256_maskload_ps(p, mask(n))}; }
     void store(float* p) const { _mm256_storeu_ps(p, v); }
     void store_n(float* p, int n) const { _mm256_maskstore_ps(p, mask(n), v); }
-    void store_bf16_n(uint16_t* p, int n) const {
+
+    static V load(const bf16* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+    static V load_n(const bf16* p, int n) { return widen(first(p, n)); }
+    void store(bf16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow()); }
+    void store_n(bf16* p, int n) const { put(narrow(), p, n); }
+
+    static V load(const fp16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+    static V load_n(const fp16* p, int n) { return {_mm256_cvtph_ps(first(p, n))}; }
+    void store(fp16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves()); }
+    void store_n(fp16* p, int n) const { put(halves(), p, n); }
+
+    static V widen(__m128i x) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))}; }
+    __m128i halves() const { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    __m128i narrow() const {
         const __m256i bits = _mm256_castps_si256(v);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
         const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
         const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
         const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
         const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
-        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
-        if (n == N) {
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
-        } else {
-            uint16_t lanes[N];
-            _mm_storeu_si128(reinterpret_cast<__m128i*>(lanes), _mm256_castsi256_si128(packed));
-            for (int i = 0; i < n; ++i) p[i] = lanes[i];
-        }
+        return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08));
+    }
+    // The first n 16-bit elements; there is no masked load of them.
+    template <class T>
+    static __m128i first(const T* p, int n) {
+        uint16_t lanes[N] = {};
+        for (int i = 0; i < n; ++i) lanes[i] = p[i].bits;
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(lanes));
+    }
+    template <class T>
+    static void put(__m128i x, T* p, int n) {
+        uint16_t lanes[N];
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(lanes), x);
+        for (int i = 0; i < n; ++i) p[i].bits = lanes[i];
     }
 
     static __m256i mask(int n) {

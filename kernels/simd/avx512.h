@@ -1,6 +1,10 @@
 // The vector type for AVX-512 (F, BW, DQ, VL): 16 FP32 lanes. simd.h lists the interface.
 #pragma once
+#if defined(JPLLM_SIMDE)
+#include "over_simde.h"
+#else
 #include <immintrin.h>
+#endif
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
@@ -16,15 +20,29 @@ struct V {
     static V load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
     void store(float* p) const { _mm512_storeu_ps(p, v); }
     void store_n(float* p, int n) const { _mm512_mask_storeu_ps(p, mask(n), v); }
-    void store_bf16_n(uint16_t* p, int n) const {
+
+    static V load(const bf16* p) { return load_n(p, N); }
+    static V load_n(const bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(mask(n), p)); }
+    void store(bf16* p) const { store_n(p, N); }
+    void store_n(bf16* p, int n) const {
         const __m512i bits = _mm512_castps_si512(v);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
         __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
         rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-        _mm512_mask_cvtepi32_storeu_epi16(p, mask(n), _mm512_srli_epi32(rounded, 16));
+        _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
     }
 
+    static V load(const fp16* p) { return load_n(p, N); }
+    static V load_n(const fp16* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p))}; }
+    void store(fp16* p) const { store_n(p, N); }
+    void store_n(fp16* p, int n) const {
+        _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+
+    static V widen(__m256i halves) {
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+    }
     static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 

@@ -30,14 +30,79 @@ struct V {
     void store_n(float* p, int n) const {
         for (int i = 0; i < n; ++i) p[i] = v[i];
     }
-    void store_bf16_n(uint16_t* p, int n) const {
+
+    static V load(const bf16* p) { return load_n(p, N); }
+    static V load_n(const bf16* p, int n) {
+        Uint4 bits = {0, 0, 0, 0};
+        for (int i = 0; i < n; ++i) bits[i] = static_cast<uint32_t>(p[i].bits) << 16;
+        return from_bits(bits);
+    }
+    void store(bf16* p) const { store_n(p, N); }
+    void store_n(bf16* p, int n) const {
         Uint4 bits;
         memcpy(&bits, &v, sizeof bits);
         for (int i = 0; i < n; ++i) {
             const uint32_t b = bits[i];
             const bool nan = (b & 0x7fffffffu) > 0x7f800000u;
-            p[i] = static_cast<uint16_t>((nan ? (b | 0x400000u) : b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
+            p[i].bits = static_cast<uint16_t>((nan ? (b | 0x400000u) : b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
         }
+    }
+
+    static V load(const fp16* p) { return load_n(p, N); }
+    static V load_n(const fp16* p, int n) {
+        V r = zero();
+        for (int i = 0; i < n; ++i) r.v[i] = widen(p[i]);
+        return r;
+    }
+    void store(fp16* p) const { store_n(p, N); }
+    void store_n(fp16* p, int n) const {
+        for (int i = 0; i < n; ++i) p[i] = narrow(v[i]);
+    }
+
+    static V from_bits(Uint4 bits) {
+        V r;
+        memcpy(&r.v, &bits, sizeof bits);
+        return r;
+    }
+    // IEEE 754 binary16. A subnormal h is h * 2^-24, exact in FP32.
+    static float widen(fp16 h) {
+        const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
+        uint32_t bits;
+        if (magnitude < 0x400u) {
+            const float x = static_cast<float>(magnitude) * 5.9604644775390625e-8f;
+            memcpy(&bits, &x, sizeof bits);
+        } else if (magnitude < 0x7c00u) {
+            bits = (magnitude << 13) + (112u << 23);
+        } else {
+            bits = 0x7f800000u | (magnitude & 0x3ffu) << 13;
+            if ((magnitude & 0x3ffu) != 0) bits |= 0x400000u;
+        }
+        bits |= sign;
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+    static fp16 narrow(float x) {
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+        uint32_t half;
+        if (magnitude > 0x7f800000u) {
+            half = 0x7e00u | (magnitude >> 13 & 0x3ffu);
+        } else if (magnitude >= 0x477ff000u) {  // 65520, halfway between the largest half and the next power of two
+            half = 0x7c00u;
+        } else if (magnitude >= 0x38800000u) {  // 2^-14, the smallest normal half
+            half = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
+        } else {
+            // Adding 0.5 puts the last bit of a subnormal half at FP32's last bit, and rounds there.
+            float y;
+            memcpy(&y, &magnitude, sizeof y);
+            volatile float shifted = y + 0.5f;
+            const float result = shifted;
+            memcpy(&half, &result, sizeof half);
+            half -= 0x3f000000u;
+        }
+        return {static_cast<uint16_t>(half | sign)};
     }
 };
 

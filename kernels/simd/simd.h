@@ -3,7 +3,7 @@
 //   V::N                              lanes (FP32)
 //   V::zero() set(x) load(p) store(p) any alignment of a float
 //   V::load_n(p, n) x.store_n(p, n)   the first n of N lanes, 0 <= n <= N; the others read as 0
-//   x.store_bf16_n(p, n)              rounded to bfloat16, nearest, ties to even, NaN stays NaN
+//                                     p: float, bf16 or fp16; stores round to nearest, ties to even, NaN stays NaN
 //   + - * / fma(a,b,c)=ab+c fnma(a,b,c)=c-ab sqrt round(nearest) scale2(x,n)=x*2^n (n whole)
 //   max(a, b) min(a, b)               give b where either is NaN (SVE: NaN)
 //   first_n(x, n, fill)               x in the first n lanes, fill in the others
@@ -24,7 +24,22 @@
 #define JPLLM_UNROLL _Pragma("GCC unroll 64")
 #endif
 
-#if defined(JPLLM_UNIT_AVX512)
+namespace jpllm {
+
+// Storage types: memory holds them, arithmetic is FP32.
+struct bf16 {
+    uint16_t bits;
+};
+struct fp16 {
+    uint16_t bits;
+};
+
+}  // namespace jpllm
+
+#if defined(JPLLM_UNIT_AVX512BF16)
+#define JPLLM_ISA_NAME avx512bf16
+#include "avx512.h"
+#elif defined(JPLLM_UNIT_AVX512)
 #define JPLLM_ISA_NAME avx512
 #include "avx512.h"
 #elif defined(JPLLM_UNIT_AVX2)
@@ -32,7 +47,10 @@
 #include "avx2.h"
 #elif defined(JPLLM_UNIT_SVE512)
 #define JPLLM_ISA_NAME sve512
-#include "sve512.h"
+#include "sve.h"
+#elif defined(JPLLM_UNIT_SVE256)
+#define JPLLM_ISA_NAME sve256
+#include "sve.h"
 #else
 #define JPLLM_ISA_NAME scalar
 #include "scalar.h"
@@ -42,7 +60,20 @@ namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-inline void prefetch(const float* p) { __builtin_prefetch(p); }
+inline void prefetch(const void* p) { __builtin_prefetch(p); }
+
+// One element from any storage type and to it.
+template <class T>
+inline float to_float(T x) {
+    return sum(V::load_n(&x, 1));
+}
+inline float to_float(float x) { return x; }
+template <class T>
+inline T from_float(float x) {
+    T r;
+    V::set(x).store_n(&r, 1);
+    return r;
+}
 
 }  // namespace
 }  // namespace JPLLM_ISA_NAME

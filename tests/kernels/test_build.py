@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import runpy
 import shutil
 import subprocess
@@ -112,13 +113,13 @@ def build_kernels(folder: Path, setup_script: dict, *settings: str) -> Path:
 
 def assert_units_share_nothing(folder: Path) -> None:
     """A unit defines its table and no symbol that the linker could merge with another's."""
-    units = list(folder.glob("CMakeFiles/jpllm_unit_*.dir/kernels/src/unit.cpp.o"))
+    units = list(folder.glob("CMakeFiles/jpllm_unit_*.dir/kernels/src/*/unit.cpp.o"))
     assert units
     for unit in units:
         listed = subprocess.run(["nm", "-C", "--defined-only", str(unit)], capture_output=True, text=True, check=True)
         shared = [line for line in listed.stdout.splitlines() if line.split()[1] not in "tdrbn"]
         assert len(shared) == 1, shared
-        assert "jpllm::kTable_" in shared[0]
+        assert re.search(r"jpllm::k\w+Table_", shared[0])
 
 
 def run_kernels_test(*command: str, **environment: str) -> str:
@@ -159,8 +160,21 @@ def test_one_build_runs_on_older_processors(host_program, cpu, isas):
 
 
 @pytest.mark.a64fx
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are x86-64 instruction sets")
+def test_avx512_units_over_simde(tmp_path, setup_script):
+    assert Path("/usr/include/simde/x86/avx512.h").exists(), "SIMDe is missing: apt-get install libsimde-dev"
+    program = build_kernels(tmp_path, setup_script, "-DJPLLM_SIMDE=ON")
+    assert "in use: avx512bf16" in run_kernels_test(str(program), "avx512bf16,avx512")
+
+
+def test_the_kernels_under_sanitizers(tmp_path, setup_script):
+    program = build_kernels(tmp_path, setup_script, "-DJPLLM_SANITIZE=address,undefined")
+    assert "scalar: " in run_kernels_test(str(program))
+
+
+@pytest.mark.a64fx
 @pytest.mark.parametrize("compiler", ["aarch64-linux-gnu-g++", *([CLANG] if CLANG else [])])
-def test_sve512_on_an_emulated_a64fx(tmp_path, setup_script, compiler):
+def test_sve_on_an_emulated_a64fx(tmp_path, setup_script, compiler):
     for tool in (compiler, "qemu-aarch64-static"):
         assert shutil.which(tool), f"{tool} is missing: apt-get install g++-aarch64-linux-gnu qemu-user-static"
     settings = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
@@ -172,6 +186,7 @@ def test_sve512_on_an_emulated_a64fx(tmp_path, setup_script, compiler):
     a64fx = run_kernels_test(*emulate, "a64fx", program, "sve512,scalar")
     assert "in use: sve512" in a64fx
     # The length in force decides, and a CPU without SVE runs the same program.
-    assert "instruction sets: scalar (" in run_kernels_test(*emulate, "a64fx,sve512=off", program, "scalar")
+    assert "in use: sve256" in run_kernels_test(*emulate, "a64fx,sve512=off", program, "sve256")
+    assert "instruction sets: scalar (" in run_kernels_test(*emulate, "a64fx,sve512=off,sve256=off", program, "scalar")
     assert "in use: scalar" in run_kernels_test(*emulate, "cortex-a72", program)
     assert "in use: scalar" in run_kernels_test(*emulate, "a64fx", program, "scalar", JPLLM_ISA="scalar")

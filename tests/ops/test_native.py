@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from pyjpllm import ops
+from pyjpllm import _native, ops
 from pyjpllm.errors import UserError
-from pyjpllm.ops import native, native_calls
+from pyjpllm.ops import native
 from tests.ops.cases import CASES, as_tuple, run
 
 MINE = [name for name, case in CASES.items() if case.operation in native.__all__]
@@ -374,7 +374,7 @@ def test_two_python_threads_compute_at_once():
 
 
 def test_teams_come_from_torchs_own_openmp_runtime():
-    info = native_calls._native.build_info()
+    info = _native.build_info()
     assert info["thread_runtime"].startswith("openmp: ")
     assert info["thread_runtime"].removeprefix("openmp: ") in info["openmp_runtimes"]
 

@@ -1,94 +1,13 @@
-// Root-mean-square norm, forward and backward (Zhang & Sennrich, arXiv:1910.07467), and sums over rows.
+// Root-mean-square norm, forward and backward (Zhang & Sennrich, arXiv:1910.07467).
 //
-// Letters: M rows, D width. Sums over rows are made in blocks of rows whose size depends on M alone, then over the
-// blocks in order: the same bits on any number of threads, and an error that grows with the square root of M at most.
+// Letters: M rows, D width.
 #pragma once
-#include "../simd/simd.h"
-#include "table.h"
-#include "team.h"
+#include "../core/rows.h"
+#include "args.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
-
-// sum over i < n of f(i, lanes) in four chains of vectors; f gets an offset and how many lanes count.
-template <class F>
-inline float sum_of(int64_t n, F f) {
-    V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
-    int64_t i = 0;
-    for (; i + 4 * V::N <= n; i += 4 * V::N) {
-        s0 = f(i, V::N, s0);
-        s1 = f(i + V::N, V::N, s1);
-        s2 = f(i + 2 * V::N, V::N, s2);
-        s3 = f(i + 3 * V::N, V::N, s3);
-    }
-    for (; i + V::N <= n; i += V::N) s0 = f(i, V::N, s0);
-    if (i < n) s1 = f(i, static_cast<int>(n - i), s1);
-    return sum((s0 + s1) + (s2 + s3));
-}
-
-inline V load_part(const float* p, int n) { return n == V::N ? V::load(p) : V::load_n(p, n); }
-inline void store_part(V x, float* p, int n) {
-    if (n == V::N) {
-        x.store(p);
-    } else {
-        x.store_n(p, n);
-    }
-}
-
-// f(offset, lanes) over [0, n).
-template <class F>
-inline void for_vectors(int64_t n, F f) {
-    int64_t i = 0;
-    for (; i + V::N <= n; i += V::N) f(i, V::N);
-    if (i < n) f(i, static_cast<int>(n - i));
-}
-
-inline int64_t rows_a_block(int64_t m) { return m <= 16 * 256 ? 16 : (m + 255) / 256; }
-inline int64_t row_blocks(int64_t m) { return (m + rows_a_block(m) - 1) / rows_a_block(m); }
-
-// out[j] = sum over blocks of partial[block][j], columns split over the team.
-inline void sum_blocks(const Team& team, const float* partial, int64_t blocks, int64_t n, float* out) {
-    int64_t start, stop;
-    team.split(n, V::N, &start, &stop);
-    for_vectors(stop - start, [&](int64_t j, int lanes) {
-        V s = V::zero();
-        for (int64_t b = 0; b < blocks; ++b) s = s + load_part(partial + b * n + start + j, lanes);
-        store_part(s, out + start + j, lanes);
-    });
-}
-
-struct ColumnSumCall {
-    ColumnSumArgs args;
-    float* partial;
-};
-
-inline int column_sum(const ColumnSumArgs& args, int threads) {
-    const int64_t blocks = row_blocks(args.m);
-    ColumnSumCall call{args, static_cast<float*>(workspace(static_cast<size_t>(blocks * args.n + 1) * sizeof(float)))};
-    if (call.partial == nullptr) return 1;
-    run_team(
-        worthwhile(threads, static_cast<double>(args.m) * static_cast<double>(args.n) * 0.1),
-        [](const Team& team, void* context) {
-            const ColumnSumArgs& a = static_cast<ColumnSumCall*>(context)->args;
-            float* partial = static_cast<ColumnSumCall*>(context)->partial;
-            int64_t start, stop;
-            team.split(row_blocks(a.m), 1, &start, &stop);
-            for (int64_t b = start; b < stop; ++b) {
-                const int64_t first = b * rows_a_block(a.m);
-                const int64_t last = first + rows_a_block(a.m) < a.m ? first + rows_a_block(a.m) : a.m;
-                for_vectors(a.n, [&](int64_t j, int lanes) {
-                    V s = V::zero();
-                    for (int64_t i = first; i < last; ++i) s = s + load_part(a.x + i * a.x_rs + j, lanes);
-                    store_part(s, partial + b * a.n + j, lanes);
-                });
-            }
-            team.barrier();
-            sum_blocks(team, partial, row_blocks(a.m), a.n, a.out);
-        },
-        &call);
-    return 0;
-}
 
 inline int rms_norm(const NormArgs& args, int threads) {
     NormArgs call = args;

@@ -8,9 +8,8 @@
 //
 // Letters: M, N, K as in C[M,N] = A[M,K] B[K,N].
 #pragma once
-#include "../simd/simd.h"
-#include "table.h"
-#include "team.h"
+#include "../core/rows.h"
+#include "args.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
@@ -18,9 +17,6 @@ namespace {
 
 constexpr int kTileRows = Tuning::tile_rows;
 constexpr int kTileCols = Tuning::tile_vectors * V::N;
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t round_up(int64_t a, int64_t unit) { return (a + unit - 1) / unit * unit; }
 
 // acc[i][j] = sum over p of a[p][i] * b[p][j], both packed.
 template <int MR, int NV>

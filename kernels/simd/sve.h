@@ -1,22 +1,23 @@
-// The vector type for SVE with 512-bit vectors (A64FX): 16 FP32 lanes, fixed length so that arrays of it exist.
+// The vector type for SVE with 512-bit vectors (A64FX, 16 FP32 lanes) or 256-bit ones (8), of a fixed length so that
+// arrays of it exist.
 // FDIV and FSQRT block an A64FX core's pipe for 98 cycles (A64FX Microarchitecture Manual 1.8.1), so both are made of
 // an estimate and Newton steps, within 2 units in the last place. simd.h lists the interface.
 #pragma once
 #include <arm_sve.h>
 
-#if !defined(__ARM_FEATURE_SVE_BITS) || __ARM_FEATURE_SVE_BITS != 512
-#error "compile the sve512 unit with -msve-vector-bits=512"
+#if !defined(__ARM_FEATURE_SVE_BITS) || (__ARM_FEATURE_SVE_BITS != 512 && __ARM_FEATURE_SVE_BITS != 256)
+#error "compile the sve512 unit with -msve-vector-bits=512, the sve256 unit with -msve-vector-bits=256"
 #endif
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-typedef svfloat32_t Float16Lanes __attribute__((arm_sve_vector_bits(512)));
+typedef svfloat32_t Lanes __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
 
 struct V {
-    static constexpr int N = 16;
-    Float16Lanes v;
+    static constexpr int N = __ARM_FEATURE_SVE_BITS / 32;
+    Lanes v;
 
     static V zero() { return {svdup_n_f32(0.0f)}; }
     static V set(float x) { return {svdup_n_f32(x)}; }
@@ -24,15 +25,32 @@ struct V {
     static V load_n(const float* p, int n) { return {svld1_f32(svwhilelt_b32_s32(0, n), p)}; }
     void store(float* p) const { svst1_f32(svptrue_b32(), p, v); }
     void store_n(float* p, int n) const { svst1_f32(svwhilelt_b32_s32(0, n), p, v); }
-    void store_bf16_n(uint16_t* p, int n) const {
+
+    static V load(const bf16* p) { return widen(svptrue_b32(), p); }
+    static V load_n(const bf16* p, int n) { return widen(svwhilelt_b32_s32(0, n), p); }
+    void store(bf16* p) const { narrow(svptrue_b32(), p); }
+    void store_n(bf16* p, int n) const { narrow(svwhilelt_b32_s32(0, n), p); }
+
+    // A half lies in the low part of each 32-bit lane, where FCVT reads and writes it.
+    static V load(const fp16* p) { return from_halves(svld1uh_u32(svptrue_b32(), &p->bits)); }
+    static V load_n(const fp16* p, int n) { return from_halves(svld1uh_u32(svwhilelt_b32_s32(0, n), &p->bits)); }
+    void store(fp16* p) const { svst1h_u32(svptrue_b32(), &p->bits, to_halves()); }
+    void store_n(fp16* p, int n) const { svst1h_u32(svwhilelt_b32_s32(0, n), &p->bits, to_halves()); }
+
+    static V widen(svbool_t lanes, const bf16* p) {
+        return {svreinterpret_f32_u32(svlsl_n_u32_x(svptrue_b32(), svld1uh_u32(lanes, &p->bits), 16))};
+    }
+    void narrow(svbool_t lanes, bf16* p) const {
         const svbool_t all = svptrue_b32();
         const svuint32_t bits = svreinterpret_u32_f32(v);
         const svuint32_t odd = svand_n_u32_x(all, svlsr_n_u32_x(all, bits, 16), 1);
         const svuint32_t rounded = svadd_u32_x(all, bits, svadd_n_u32_x(all, odd, 0x7fff));
         const svuint32_t quiet = svorr_n_u32_x(all, bits, 0x400000);
         const svuint32_t chosen = svsel_u32(svcmpuo_f32(all, v, v), quiet, rounded);
-        svst1h_u32(svwhilelt_b32_s32(0, n), p, svlsr_n_u32_x(all, chosen, 16));
+        svst1h_u32(lanes, &p->bits, svlsr_n_u32_x(all, chosen, 16));
     }
+    static V from_halves(svuint32_t x) { return {svcvt_f32_f16_x(svptrue_b32(), svreinterpret_f16_u32(x))}; }
+    svuint32_t to_halves() const { return svreinterpret_u32_f16(svcvt_f16_f32_x(svptrue_b32(), v)); }
 };
 
 inline V operator+(V a, V b) { return {svadd_f32_x(svptrue_b32(), a.v, b.v)}; }
@@ -63,15 +81,16 @@ inline V first_n(V a, int n, float fill) { return {svsel_f32(svwhilelt_b32_s32(0
 inline float sum(V a) { return svaddv_f32(svptrue_b32(), a.v); }
 inline float max_lane(V a) { return svmaxv_f32(svptrue_b32(), a.v); }
 
-// Four perfect shuffles of the rows' halves: row-major 16 x 16 becomes column-major.
-inline void transpose(V (&r)[16]) {
-    JPLLM_UNROLL for (int stage = 0; stage < 4; ++stage) {
-        Float16Lanes t[16];
-        JPLLM_UNROLL for (int i = 0; i < 8; ++i) {
-            t[2 * i] = svzip1_f32(r[i].v, r[8 + i].v);
-            t[2 * i + 1] = svzip2_f32(r[i].v, r[8 + i].v);
+// log2(N) perfect shuffles of the rows' halves: row-major becomes column-major.
+inline void transpose(V (&r)[V::N]) {
+    constexpr int half = V::N / 2;
+    JPLLM_UNROLL for (int stage = 1; stage < V::N; stage *= 2) {
+        Lanes t[V::N];
+        JPLLM_UNROLL for (int i = 0; i < half; ++i) {
+            t[2 * i] = svzip1_f32(r[i].v, r[half + i].v);
+            t[2 * i + 1] = svzip2_f32(r[i].v, r[half + i].v);
         }
-        JPLLM_UNROLL for (int i = 0; i < 16; ++i)
+        JPLLM_UNROLL for (int i = 0; i < V::N; ++i)
             r[i].v = t[i];
     }
 }

@@ -4,11 +4,10 @@
 //
 // Letters: N tokens, V vocabulary (`vocabulary` in code, V is the vector type), D model width.
 #pragma once
-#include "../simd/math.h"
-#include "gemm.h"
-#include "norm.h"
-#include "table.h"
-#include "team.h"
+#include "../../simd/math.h"
+#include "../core/rows.h"
+#include "../gemm/gemm.h"
+#include "args.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {

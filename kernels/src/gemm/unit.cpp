@@ -1,0 +1,15 @@
+// The matrix products of one instruction set: CMakeLists.txt compiles this file once a set, with JPLLM_UNIT_<SET>
+// defined.
+#include "../core/isas.h"
+#include "args.h"
+#include "column_sum.h"
+#include "gemm.h"
+
+namespace jpllm {
+
+JPLLM_DEFINE_TABLE(GemmTable) = {
+    JPLLM_ISA_NAME::gemm,
+    JPLLM_ISA_NAME::column_sum,
+};
+
+}  // namespace jpllm

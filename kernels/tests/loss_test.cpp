@@ -1,0 +1,72 @@
+// The loss against plain loops in double precision.
+#include "support.h"
+
+namespace {
+
+void test_logsumexp(int64_t n, int64_t v, int64_t d) {
+    const std::string what =
+        "linear_logsumexp " + std::to_string(n) + "x" + std::to_string(v) + "x" + std::to_string(d);
+    const Floats h = random_floats(n * d, 11), w = random_floats(v * d, 12), dlse = random_floats(n, 13);
+    const Floats dtarget = random_floats(n, 14);
+    std::vector<int64_t> targets(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) targets[static_cast<size_t>(i)] = i % 5 == 3 ? -100 : (i * 37) % (v + 2);
+    Floats lse[2], logit[2], dh[2], dw[2];
+    for (int run = 0; run < 2; ++run) {
+        lse[run].resize(targets.size()), logit[run].resize(targets.size());
+        dh[run].resize(h.size()), dw[run].resize(w.size());
+        const int threads = run == 0 ? 1 : 3;
+        expect(jpllm_linear_logsumexp(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(),
+                                      lse[run].data(), logit[run].data(), threads) == JPLLM_OK,
+               what);
+        expect(jpllm_linear_logsumexp_backward(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(),
+                                               lse[run].data(), dlse.data(), dtarget.data(), dh[run].data(),
+                                               dw[run].data(), threads) == JPLLM_OK,
+               what);
+    }
+    same_bits(what + " lse", lse[0], lse[1]), same_bits(what + " dh", dh[0], dh[1]);
+    same_bits(what + " dw", dw[0], dw[1]);
+    std::vector<double> want_lse(targets.size()), want_logit(targets.size()), want_dh(h.size()), want_dw(w.size());
+    std::vector<double> logits(static_cast<size_t>(v));
+    for (int64_t i = 0; i < n; ++i) {
+        const size_t row = static_cast<size_t>(i);
+        double total = 0;
+        for (int64_t j = 0; j < v; ++j) {
+            double dot = 0;
+            for (int64_t p = 0; p < d; ++p) {
+                dot += static_cast<double>(h[static_cast<size_t>(i * d + p)]) * w[static_cast<size_t>(j * d + p)];
+            }
+            logits[static_cast<size_t>(j)] = dot, total += std::exp(dot);
+        }
+        want_lse[row] = std::log(total);
+        const bool counts = targets[row] >= 0 && targets[row] < v;
+        want_logit[row] = counts ? logits[static_cast<size_t>(targets[row])] : 0;
+        for (int64_t j = 0; j < v; ++j) {
+            double g = dlse[row] * std::exp(logits[static_cast<size_t>(j)] - want_lse[row]);
+            if (counts && targets[row] == j) g += dtarget[row];
+            for (int64_t p = 0; p < d; ++p) {
+                want_dh[static_cast<size_t>(i * d + p)] += g * w[static_cast<size_t>(j * d + p)];
+                want_dw[static_cast<size_t>(j * d + p)] += g * h[static_cast<size_t>(i * d + p)];
+            }
+        }
+    }
+    near(what + " lse", lse[0], want_lse, [&](size_t i) { return 1e-6 * (std::fabs(want_lse[i]) + 3); });
+    near(what + " target", logit[0], want_logit, [&](size_t i) { return 1e-6 * (std::fabs(want_logit[i]) + 3); });
+    near(what + " dh", dh[0], want_dh, [](size_t) { return 2e-5; });
+    near(what + " dw", dw[0], want_dw, [](size_t) { return 2e-5; });
+}
+
+void test_special() {
+    Floats h(20, 1.0f), w(60, 1.0f), lse(1), logit(1);
+    h[7] = NAN;
+    const int64_t target = 1;
+    jpllm_linear_logsumexp(JPLLM_FP32, 1, 3, 20, h.data(), 20, 1, w.data(), 20, 1, &target, lse.data(), logit.data(),
+                           1);
+    expect(std::isnan(lse[0]), "linear_logsumexp lets NaN through");
+}
+
+}  // namespace
+
+void test_loss() {
+    test_logsumexp(5, 7, 9), test_logsumexp(9, 1100, 20), test_logsumexp(1030, 11, 6);
+    test_special();
+}

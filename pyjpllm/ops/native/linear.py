@@ -1,0 +1,90 @@
+"""A linear layer. Letters: I inputs, O outputs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
+from pyjpllm.ops.native.tensors import _native, array, check, rows, rows_in_line, shapes
+
+
+def _call_linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """``x @ weight.T + bias``: [..., I] -> [..., O]."""
+    y = x.new_empty((*x.shape[:-1], weight_OI.shape[0]))
+    bias = None if bias_O is None else array(bias_O.contiguous())
+    _native.gemm(array(rows(x)), array(weight_OI.t()), array(rows(y)), bias, False, torch.get_num_threads())
+    return y
+
+
+def _call_linear_grad_input(dy: Tensor, weight_OI: Tensor) -> Tensor:
+    """``dy @ weight``: [..., O] -> [..., I]."""
+    dx = dy.new_empty((*dy.shape[:-1], weight_OI.shape[1]))
+    _native.gemm(array(rows(dy)), array(weight_OI), array(rows(dx)), None, False, torch.get_num_threads())
+    return dx
+
+
+def _call_linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    """``dy.T @ x`` over all rows: [..., O] and [..., I] -> [O, I]."""
+    dweight_OI = x.new_empty((dy.shape[-1], x.shape[-1]))
+    _native.gemm(array(rows(dy).t()), array(rows(x)), array(dweight_OI), None, False, torch.get_num_threads())
+    return dweight_OI
+
+
+def _call_linear_grad_bias(dy: Tensor) -> Tensor:
+    """Sum of dy over all rows: [..., O] -> [O]."""
+    dbias_O = dy.new_empty(dy.shape[-1])
+    _native.column_sum(array(rows_in_line(dy)), array(dbias_O), torch.get_num_threads())
+    return dbias_O
+
+
+def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _fake_linear_grad_input(dy: Tensor, weight: Tensor) -> Tensor:
+    return dy.new_empty((*dy.shape[:-1], weight.shape[1]))
+
+
+def _fake_linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    return x.new_empty((dy.shape[-1], x.shape[-1]))
+
+
+def _fake_linear_grad_bias(dy: Tensor) -> Tensor:
+    return dy.new_empty(dy.shape[-1])
+
+
+def _keep_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _ = inputs
+    need_x, need_weight = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(x if need_weight else None, weight if need_x else None)
+
+
+def _linear_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+    return (
+        OPS.linear_grad_input(dy, weight) if need_x else None,
+        OPS.linear_grad_weight(dy, x) if need_weight else None,
+        OPS.linear_grad_bias(dy) if need_bias else None,
+    )
+
+
+define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _call_linear, _fake_linear)
+define_gradient(
+    "linear_grad_input(Tensor dy, Tensor weight) -> Tensor", _call_linear_grad_input, _fake_linear_grad_input
+)
+define_gradient("linear_grad_weight(Tensor dy, Tensor x) -> Tensor", _call_linear_grad_weight, _fake_linear_grad_weight)
+define_gradient("linear_grad_bias(Tensor dy) -> Tensor", _call_linear_grad_bias, _fake_linear_grad_bias)
+gradient("linear", _linear_backward, _keep_linear)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``: x [..., I], weight [O, I], bias [O] -> [..., O]."""
+    check("linear", x=x, weight=weight, bias=bias)
+    fits = x.ndim >= 1 and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
+    fits = fits and (bias is None or bias.shape == weight.shape[:1])
+    shapes("linear", "x [..., I], weight [O, I] and bias [O]", fits, x, weight, bias)
+    return cast(Tensor, OPS.linear(x, weight, bias))
