@@ -25,6 +25,26 @@ void test_status() {
     expect(strlen(jpllm_status_string(JPLLM_ERR_ISA)) > 10, "status text");
 }
 
+// On aarch64 a kernel flushes denormals and leaves the caller's mode as it was.
+void test_denormals() {
+#if defined(__aarch64__)
+    const auto mode = [] {
+        uint64_t fpcr;
+        asm volatile("mrs %0, fpcr" : "=r"(fpcr));
+        return fpcr;
+    };
+    const uint64_t before = mode();
+    const float tiny = 1e-40f, one = 1.0f;
+    volatile float unknown = tiny;  // so that the compiler does not multiply
+    float c[4] = {9, 9, 9, 9};
+    for (const int threads : {1, 3}) {
+        jpllm_gemm(JPLLM_FP32, 1, 1, 1, &tiny, 1, 1, &one, 1, 1, c, 1, 1, nullptr, 0, threads);
+        expect(c[0] == 0.0f, "a denormal is flushed");
+        expect(mode() == before && unknown * one != 0.0f, "the caller's mode comes back");
+    }
+#endif
+}
+
 bool in_list(const std::string& list, const std::string& word) {
     return ("," + list + ",").find("," + word + ",") != std::string::npos;
 }
@@ -44,7 +64,7 @@ int main(int argc, char** argv) {
         }
         expect(jpllm_set_isa(isa.c_str()) == JPLLM_OK && isa == jpllm_isa(), "set_isa");
         checks = 0;
-        test_gemm(), test_fused(), test_loss(), test_status();
+        test_gemm(), test_fused(), test_loss(), test_status(), test_denormals();
         printf("%s: %d checks\n", isa.c_str(), checks);
     }
     if (failures != 0) fprintf(stderr, "%d checks failed\n", failures);
