@@ -99,6 +99,7 @@ def _instruction(address: int, mnemonic: str, operands: str) -> Instruction:
 # --- control flow ------------------------------------------------------------------------------------------------
 
 _ARM_CONDITIONAL = re.compile(r"^(b\.\w+|bc\.\w+|cbn?z|tbn?z)$")
+_PADDING = re.compile(r"^(nop\w*|xchg\w*|int3|udf|hlt)$")
 _X86_CONDITIONAL = re.compile(r"^j(?!mp)\w+$|^loop\w*$")
 
 
@@ -141,7 +142,21 @@ def _blocks(function: Function) -> tuple[list[tuple[Instruction, ...]], list[lis
         if way in {"", "either"} and index + 1 < len(blocks):
             out.append(index + 1)
         successors.append(out)
+    _reconnect(blocks, successors)
     return [tuple(block) for block in blocks], successors
+
+
+def _reconnect(blocks: list[list[Instruction]], successors: list[list[int]]) -> None:
+    """Takes away the ways out of padding behind jumps, and gives jumps through a register those blocks that nothing
+    else leads to."""
+    reached = {successor for out in successors for successor in out}
+    orphans = [index for index in range(1, len(blocks)) if index not in reached]
+    padding = [index for index in orphans if all(_PADDING.match(i.mnemonic) for i in blocks[index])]
+    for index in padding:
+        successors[index] = []
+    for index, block in enumerate(blocks):
+        if block[-1].mnemonic in {"br", "jmp", "jmpq"} and _ends(block[-1]) == "away":
+            successors[index] = [orphan for orphan in orphans if orphan not in padding]
 
 
 def _order(successors: list[list[int]], entries: list[int]) -> list[int]:
@@ -165,8 +180,8 @@ def _order(successors: list[list[int]], entries: list[int]) -> list[int]:
 
 
 def _dominators(successors: list[list[int]]) -> list[int]:
-    """For each block the set of blocks that dominate it, as the bits of a number. Blocks that only an indirect branch
-    can reach count as entries."""
+    """For each block the set of blocks that dominate it, as the bits of a number. Blocks that nothing leads to count
+    as entries."""
     count = len(successors)
     predecessors: list[list[int]] = [[] for _ in range(count)]
     for block, out in enumerate(successors):

@@ -61,6 +61,23 @@ def test_no_loop_where_a_jump_back_leads_elsewhere():
     assert find_loops(function("b 0x8 <f+0x8>", "ret", "b 0x4 <f+0x4>")) == []
 
 
+def test_padding_behind_a_jump_is_no_way_in():
+    code = function(
+        "b 0x8 <f+0x8>",
+        "nop",  # falls into the loop's header, but nothing reaches it
+        "subs x0, x0, #1",  # 8
+        "b.ne 0x8 <f+0x8>",
+        "cbnz x1, 0x0 <f+0x0>",
+        "ret",
+    )
+    assert [(loop.address, loop.innermost) for loop in find_loops(code)] == [(0, False), (8, True)]
+
+
+def test_a_jump_through_a_register_leads_to_what_nothing_else_does():
+    code = function("br x9", "add x1, x1, #1", "subs x0, x0, #1", "b.ne 0x0 <f+0x0>", "ret")
+    assert [loop.address for loop in find_loops(code)] == [0]
+
+
 def test_names_with_angle_brackets_do_not_hide_a_target():
     lines = ["0000000000000010 <_Z4tileILi8EEvv>:", "  10: add x1, x1, #1", "  14: b.ne 0x10 <_Z4tileILi8EEvv+0x0>"]
     (found,) = parse(lines)
