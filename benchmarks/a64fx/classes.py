@@ -142,26 +142,26 @@ _SLOW = re.compile(r"^(fdivr?|fsqrt|fadd[av]|f(max|min)(nm)?v|[su](add|max|min)v
 _GATHER = re.compile(r"\[z\d+\.[sd]|, z\d+\.[sd]")
 
 
-def slow_on_a64fx(instructions: Iterable[Instruction]) -> Iterator[str]:
-    """The name of every instruction that a loop over data should do without, once for each time it is there."""
+def slow_on_a64fx(instructions: Iterable[Instruction]) -> Iterator[tuple[Instruction, str]]:
+    """Every instruction that a loop over data should do without, and its name."""
     previous: Instruction | None = None
     for instruction in instructions:
         name, operands = instruction.mnemonic, instruction.operands
         vector = bool(re.search(r"\bz\d", operands))
         if _ARM_FMA.match(name) and _INDEXED.search(operands):
-            yield f"indexed {name}"
+            yield instruction, f"indexed {name}"
         elif _SLOW.match(name):
-            yield name
+            yield instruction, name
         elif name.startswith(("ld1", "ldff1", "st1")) and _GATHER.search(operands[operands.find("[") :]):
-            yield "gather" if name.startswith("ld") else "scatter"
+            yield instruction, "gather" if name.startswith("ld") else "scatter"
         elif name in {"ldr", "str"} and operands.startswith("z"):
-            yield f"{name} z"
+            yield instruction, f"{name} z"
         elif name.startswith("while"):
-            yield "while"
+            yield instruction, "while"
         elif name == "movprfx" and previous is not None and previous.mnemonic == "movprfx":
-            yield "movprfx chain"
+            yield instruction, "movprfx chain"
         elif is_call(instruction):
-            yield "call"
+            yield instruction, "call"
         if vector or name == "movprfx":
             previous = instruction
 

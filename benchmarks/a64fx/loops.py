@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -25,7 +24,9 @@ from pathlib import Path
 
 from benchmarks.a64fx import classes, toolchain
 from benchmarks.a64fx.assembly import Instruction, Loop, disassemble, find_loops
+from benchmarks.a64fx.faults import Fault, find_faults
 from benchmarks.a64fx.mca import time_loops
+from benchmarks.a64fx.places import find_places, short_name
 
 CORE_OF_ISA = {"sve512": "a64fx", "sve256": "a64fx", "avx512": "znver4", "avx512bf16": "znver4", "avx2": "znver3"}
 
@@ -75,19 +76,19 @@ def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, 
     if not loops:
         return []
     timings = time_loops([loop.path for loop in loops], core, tools.mca)
-    places = _places(path, tools.symbolizer, [_anchor(loop, x86).address for loop in loops])
+    places = find_places(path, tools.symbolizer, [_anchor(loop, x86).address for loop in loops])
     rows = []
-    for loop, timing, (kernel, family, line) in zip(loops, timings, places, strict=True):
+    for loop, timing, place in zip(loops, timings, places, strict=True):
         fmas = [i for i in loop.path if classes.element_type(i, x86)]
         written = Counter(classes.accumulator(i, x86) for i in fmas)
         cycles = max(timing.cycles, 0.01)
         moved = [classes.moved_bytes(i, x86) for i in loop.path]
         rows.append(
             Row(
-                kernel=kernel or short_name(loop.function.name),
-                family=family,
+                kernel=place.kernel or short_name(loop.function.name),
+                family=place.family,
                 function=short_name(loop.function.name),
-                line=line,
+                line=place.line,
                 address=loop.address,
                 blocks=loop.blocks,
                 instructions=len(loop.path),
@@ -102,7 +103,7 @@ def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, 
                 loaded_bytes=sum(load for load, _ in moved),
                 stored_bytes=sum(store for _, store in moved),
                 spills=classes.spills(loop, x86),
-                slow={} if x86 else dict(Counter(classes.slow_on_a64fx(loop.all))),
+                slow={} if x86 else dict(Counter(name for _, name in classes.slow_on_a64fx(loop.all))),
             )
         )
     return rows
@@ -112,44 +113,6 @@ def _anchor(loop: Loop, x86: bool) -> Instruction:
     """The instruction whose place in the source names the loop: its middle multiply-add, or vector instruction."""
     fmas = [i for i in loop.path if classes.element_type(i, x86)]
     return fmas[len(fmas) // 2] if fmas else loop.path[len(loop.path) // 2]
-
-
-def _places(path: Path, symbolizer: str, addresses: list[int]) -> list[tuple[str, str, str]]:
-    """(kernel, family, file:line) of addresses, from the line tables; empty where there are none."""
-    command = [symbolizer, f"--obj={path}", "--inlines", "--output-style=JSON", "--functions=linkage", "--demangle"]
-    text = "".join(f"{address:#x}\n" for address in addresses)
-    result = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    return [_place(json.loads(line).get("Symbol") or []) for line in result.stdout.splitlines() if line.strip()]
-
-
-# Functions of these files are the means of a kernel, not its name.
-_MEANS = re.compile(r"^/usr/|/simd/|/core/|arm_sve\.h$|intrin\.h$")
-_MEANS_BY_NAME = re.compile(r"operator|for_vectors|sum_of|load_part|store_part")
-
-
-def _place(frames: list[dict[str, object]]) -> tuple[str, str, str]:
-    """The innermost frame that is a kernel of this project, and the family its file is in."""
-    files = [str(frame.get("FileName", "")) for frame in frames]
-    family = next((m[1] for name in reversed(files) if (m := re.search(r"kernels/src/(\w+)/", name))), "")
-    for frame, name in zip(frames, files, strict=True):
-        kernel = short_name(str(frame.get("FunctionName", "")))
-        if not _MEANS.search(name) and not _MEANS_BY_NAME.match(kernel):
-            return kernel, family, f"{Path(name).name}:{frame.get('Line')}"
-    return "", family, f"{Path(files[0]).name}:{frames[0].get('Line')}" if frames else ""
-
-
-def short_name(name: str) -> str:
-    """A demangled name without its return type, namespaces and arguments: `tile<8, 3>`."""
-    name = re.sub(r"\(anonymous namespace\)::|jpllm::\w+::|jpllm::", "", name)
-    depth, end, start = 0, len(name), 0
-    for index, letter in enumerate(name):
-        depth += (letter in "<") - (letter in ">")
-        if depth == 0 and letter == "(":
-            end = index
-            break
-        if depth == 0 and letter == " ":
-            start = index + 1
-    return name[start:end]
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -173,6 +136,11 @@ def table(rows: list[Row]) -> str:
             f" {(row.loaded_bytes + row.stored_bytes) / row.cycles:7.1f} {row.spills:5}  {slow}{branches}"
         )
     return "\n".join(lines)
+
+
+def _fault_line(fault: Fault) -> str:
+    times = f" x{fault.count}" if fault.count > 1 else ""
+    return f"forbidden: {fault.name}{times} in {fault.family}: {fault.kernel}, {fault.line}, {fault.why}"
 
 
 def main() -> int:
@@ -202,6 +170,7 @@ def main() -> int:
                 for row in judge(path, core, tools, arguments.all)
                 if re.search(arguments.kernel, f"{row.family}: {row.kernel}")
             ]
+            faults = [] if core.triple != "aarch64" else find_faults(path, tools)
             code = _code(path, tools, rows) if arguments.code else {}
     except toolchain.MissingError as error:
         print(f"loops: {error}", file=sys.stderr)
@@ -211,6 +180,7 @@ def main() -> int:
             print(json.dumps(dataclasses.asdict(row)))
     else:
         print(table(rows))
+        print("\n".join(["", *(_fault_line(fault) for fault in faults)]) if faults else "no forbidden instruction")
     for row in rows if arguments.code else ():
         print(f"\n{row.kernel} ({row.line}), {row.cycles:.2f} cycles\n{code[row.address]}")
     return 0

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.a64fx import classes
 from benchmarks.a64fx.assembly import Function, Instruction, Loop, find_loops, parse
-from benchmarks.a64fx.loops import short_name
+from benchmarks.a64fx.faults import forbidden
+from benchmarks.a64fx.places import short_name
 
 
 def function(*lines: str) -> Function:
@@ -119,11 +120,12 @@ def test_x86_loops():
     ],
 )
 def test_what_a64fx_is_slow_at(line, name):
-    assert list(classes.slow_on_a64fx(one_loop(line).path)) == [name]
+    assert [found for _, found in classes.slow_on_a64fx(one_loop(line).path)] == [name]
 
 
 def test_chains_of_movprfx():
-    assert list(classes.slow_on_a64fx(one_loop("movprfx z0, z1", "movprfx z2, z3").path)) == ["movprfx chain"]
+    ((_, name),) = classes.slow_on_a64fx(one_loop("movprfx z0, z1", "movprfx z2, z3").path)
+    assert name == "movprfx chain"
     assert not list(classes.slow_on_a64fx(one_loop("movprfx z0, z1", "fmla z0.s, p0/m, z2.s, z3.s").path))
 
 
@@ -184,3 +186,14 @@ def test_bytes_moved(line, moved):
 )
 def test_short_names(name, short):
     assert short_name(name) == short
+
+
+def test_where_an_instruction_is_forbidden():
+    for name in ("indexed fmla", "fdiv", "fsqrt", "gather", "scatter"):
+        assert forbidden(name, innermost=False, multiplies=False)
+    for name in ("faddv", "movprfx chain"):
+        assert forbidden(name, innermost=True, multiplies=False)
+        assert not forbidden(name, innermost=False, multiplies=True)
+    for name in ("while", "ldr z", "str z", "call"):
+        assert forbidden(name, innermost=True, multiplies=True)
+        assert not forbidden(name, innermost=True, multiplies=False)
