@@ -85,18 +85,16 @@ def command(
 
 
 def _to_hf(source: Path, target: Path, dtype: Dtype | None, tokenizer: Path | None) -> dict[str, Any]:
-    import torch
-
     from pyjpllm.model import count_parameters
     from pyjpllm.model.huggingface import export
+    from pyjpllm.ops.types import DTYPES
 
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
         raise UserError(f"{target} holds something else than a Hugging Face model; name a new folder")
     state, config, own, found = _read(source)
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    number = types[dtype.value] if dtype is not None else own
+    number = DTYPES[dtype.value] if dtype is not None else own
     words = tokenizer or found
     export(state, config, target, tokenizer=words, dtype=number)
     return {
@@ -112,12 +110,13 @@ def _read(source: Path) -> tuple[Mapping[str, Tensor], ModelConfig, torch.dtype,
     import torch
 
     from pyjpllm.config.schema import Config
+    from pyjpllm.ops.types import DTYPES
     from pyjpllm.training import Manifest, load_model
 
     if (source / "manifest.json").is_file():
         manifest = Manifest.read(source)
         resolved = Config.model_validate(manifest.config)
-        number = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[resolved.precision.dtype]
+        number = DTYPES[resolved.precision.dtype]
         folder = source.parent.parent / "tokenizer"
         return CheckpointState(source, manifest), resolved.model, number, folder if folder.is_dir() else None
     loaded = load_model(source)
@@ -166,6 +165,7 @@ def _to_checkpoint(source: Path, run: Path, path: Path) -> dict[str, Any]:
     from pyjpllm.training.checkpoint import save
     from pyjpllm.training.optimizer import AdamW
     from pyjpllm.training.rundir import prepare
+    from pyjpllm.training.scaling import LossScale
 
     if complete_steps(run):
         raise UserError(f"{run} has checkpoints already; name a new folder")
@@ -192,7 +192,8 @@ def _to_checkpoint(source: Path, run: Path, path: Path) -> dict[str, Any]:
     prepare(run, config, tokenizer.model_path, None)
     mesh = make_mesh(World(rank=0, size=1, local_rank=0, local_size=1, backend="gloo"))
     flat = FlatParameters(model.named_parameters(), master_dtype=number)
-    counters = {"step": 0, "consumed": 0, "updates": 0, "skipped": 0, "in_a_row": 0}
+    counters: dict[str, Any] = {"step": 0, "consumed": 0, "updates": 0, "skipped": 0, "in_a_row": 0}
+    counters["loss_scale"] = LossScale(config.precision).state()
     folder = save(
         run,
         0,

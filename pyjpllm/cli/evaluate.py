@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: mpirun -n 2 jpllm evaluate runs/first --text heldout.jsonl --baseline xz --json"
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp64": "float64"}
-
 
 class Start(str, Enum):
     """What a document begins after."""
@@ -173,6 +171,7 @@ def _load(path: Path, tensor: int, dtype: str, device: str, kernels: str) -> tup
 
     from pyjpllm import ops
     from pyjpllm.distributed import init, make_mesh
+    from pyjpllm.ops.types import DTYPES
     from pyjpllm.parallel import TensorParallel
     from pyjpllm.training import find_model, load_model
 
@@ -185,7 +184,7 @@ def _load(path: Path, tensor: int, dtype: str, device: str, kernels: str) -> tup
     mesh = make_mesh(world, tp=tensor)
     ops.use_backend(kernels)
     tp = TensorParallel.from_mesh(mesh, sequence=False)
-    loaded = load_model(path, dtype=getattr(torch, DTYPES[dtype]), tp=tp, device=device)
+    loaded = load_model(path, dtype=DTYPES[dtype], tp=tp, device=device)
     return loaded, mesh, world.rank == 0
 
 

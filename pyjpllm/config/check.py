@@ -163,8 +163,11 @@ def _check_engines(config: Config, say: Say) -> None:
         say("parallel.backend", 'is for GPUs; with train.device = "cpu" write "mpi4py" or "auto"')
     if kernels == "native" and dtype != "fp32":
         say("precision.dtype", 'is not computed by train.kernels = "native"; write "fp32", or train.kernels = "torch"')
-    if kernels == "reference" and dtype == "bf16":
-        say("precision.dtype", 'is not known to NumPy (train.kernels = "reference"); write "fp32" or "fp64"')
+    if kernels == "reference" and dtype in ("bf16", "fp16"):
+        say("precision.dtype", 'is not computed by train.kernels = "reference"; write "fp32" or "fp64"')
+    if config.precision.loss_scale > 0 and not math.log2(config.precision.loss_scale).is_integer():
+        near = 2.0 ** round(math.log2(config.precision.loss_scale))
+        say("precision.loss_scale", f"must be a power of two, so that it changes no bit; nearest: {near:g}")
 
 
 def _check_intervals(config: Config, say: Say) -> None:

@@ -109,8 +109,13 @@ class DataConfig(Section):
 class PrecisionConfig(Section):
     """`[precision]`: number formats. Master weights, optimizer state and gradient sums are FP32 (FP64 for `fp64`)."""
 
-    dtype: Literal["fp32", "bf16", "fp64"] = "fp32"
+    dtype: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """Type of weights and activations in the model."""
+    loss_scale: Annotated[float, Field(ge=0)] = 0.0
+    """Factor on the loss before backward, taken out of the gradients again; 0 follows the gradients where `dtype` is
+    `fp16` (halved when they overflow) and is none elsewhere."""
+    loss_scale_interval: Positive = 1000
+    """Good steps after which a factor that follows the gradients is doubled."""
 
 
 class ParallelConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -25,15 +25,19 @@ class StepJudge:
     skipped: int = 0
     in_a_row: int = 0
 
-    def accept(self, step: int, loss: float, grad_norm: float) -> bool:
+    def accept(self, step: int, loss: float, grad_norm: float, *, excuse: Callable[[], bool] | None = None) -> bool:
         """Whether the update of ``step`` may be made. Both numbers are the same on all ranks, so the answer is too.
 
+        ``excuse`` is asked where the loss is finite and its gradient is not: true says that a cause was found and
+        removed (a loss scale too large); such a step is skipped but counts as none of a row.
         Raises TrainingError after ``limit`` refusals in a row.
         """
         if math.isfinite(loss) and math.isfinite(grad_norm):
             self.in_a_row = 0
             return True
         self.skipped += 1
+        if excuse is not None and math.isfinite(loss) and excuse():
+            return False
         self.in_a_row += 1
         if self.in_a_row >= self.limit:
             raise TrainingError(

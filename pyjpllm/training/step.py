@@ -36,11 +36,13 @@ def accumulate_gradients(
     count: Tensor,
     z_loss: float,
     timers: Timers,
+    loss_scale: float = 1.0,
 ) -> Sums:
     """Forward and backward of every micro-batch; afterwards the flat gradients are summed over all ranks.
 
     ``count`` is the number of valid tokens of the whole step over all data-parallel ranks: the loss is a mean over
-    tokens, not over ranks or micro-batches, so uneven ones weigh right.
+    tokens, not over ranks or micro-batches, so uneven ones weigh right. The gradients are those of the loss times
+    ``loss_scale``; the sums returned are not scaled.
     """
     device = count.device
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -58,7 +60,7 @@ def accumulate_gradients(
             loss_sum += output.loss.detach()
             z_sum += output.z_loss.detach()
         with timers.phase("backward"), data_parallel.accumulate(last=index == len(batches) - 1):
-            torch.autograd.backward((output.loss + output.z_loss) / count)
+            torch.autograd.backward((output.loss + output.z_loss) / count * loss_scale)
     with timers.phase("communicate"):
         data_parallel.finish()
     return Sums(loss_sum, z_sum)

@@ -20,6 +20,7 @@ from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 from pyjpllm.model import Transformer, flops_per_token, initialize
 from pyjpllm.model.huggingface import load_weights
+from pyjpllm.ops.types import DTYPES
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.faults import StepJudge, StopRequest
@@ -28,11 +29,10 @@ from pyjpllm.training.metrics import MetricsWriter, Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale
 from pyjpllm.training.progress import ProgressReport
 from pyjpllm.training.rundir import RunLock, prepare
+from pyjpllm.training.scaling import LossScale
 from pyjpllm.training.schedule import learning_rate
 from pyjpllm.training.step import accumulate_gradients, count_valid
 from pyjpllm.training.validation import Validation, write_samples
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ class Trainer:
         self.data_parallel = DataParallel(self.flat, dp_group=mesh.group("dp"))
         self.optimizer = AdamW(self.flat, config.optimizer)
         self.judge = StepJudge(config.train.max_skipped_steps)
+        self.loss_scale = LossScale(config.precision)
         self.step, self.consumed = 0, 0
         if start is not None:
             state = checkpoint.load(start, self.optimizer, mesh).state
             self.step, self.consumed = state["step"], state["consumed"]
             self.optimizer.updates = state["updates"]
             self.judge.skipped, self.judge.in_a_row = state["skipped"], state["in_a_row"]
+            self.loss_scale.load(state["loss_scale"])
 
         vocab = config.model.vocab_size
         self.loader: Loader = build_loader(config, mesh, vocab, split="train")
@@ -171,15 +173,21 @@ class Trainer:
 
     def _one_step(self) -> tuple[dict[str, Any], bool]:
         config, timers = self.config, self.timers
-        step = self.step + 1
+        step, scale = self.step + 1, self.loss_scale.value
         with timers.phase("data"):
             batches = self.loader.step(self.consumed)
             count = count_valid(batches, self.mesh, self.device)
         sums = accumulate_gradients(
-            self.model, self.data_parallel, batches, count=count, z_loss=config.train.z_loss, timers=timers
+            self.model,
+            self.data_parallel,
+            batches,
+            count=count,
+            z_loss=config.train.z_loss,
+            loss_scale=scale,
+            timers=timers,
         )
         with timers.phase("communicate"):
-            norm = global_grad_norm(self.flat, self.mesh)
+            norm = global_grad_norm(self.flat, self.mesh) / scale
             # Ranks of a tensor-parallel group have the same loss: one of them counts. A signal counts from any rank.
             counts = 1.0 if self.mesh.is_first("tp") else 0.0
             wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
@@ -189,8 +197,9 @@ class Trainer:
             loss, z_loss = loss_sum / count.item(), z_sum / count.item()
         lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
         with timers.phase("optimizer"):
-            if self.judge.accept(step, loss + z_loss, norm):
-                self.optimizer.step(lr, clip_scale(norm, config.optimizer.clip_grad_norm))
+            if self.judge.accept(step, loss + z_loss, norm, excuse=self.loss_scale.overflowed):
+                self.optimizer.step(lr, clip_scale(norm, config.optimizer.clip_grad_norm) / scale)
+                self.loss_scale.good()
             self.flat.zero_grad()
         self.step = step
         self.consumed += config.train.global_batch
@@ -207,6 +216,8 @@ class Trainer:
             "mfu": None if self.peak is None else speed * self.flops_per_token / self.peak,
             "skipped": self.judge.skipped,
         }
+        if self.loss_scale.follows:
+            record["loss_scale"] = scale
         return record, stops > 0
 
     def _evaluate_if_due(self, record: dict[str, Any], last: bool) -> None:
@@ -236,6 +247,7 @@ class Trainer:
             "updates": self.optimizer.updates,
             "skipped": self.judge.skipped,
             "in_a_row": self.judge.in_a_row,
+            "loss_scale": self.loss_scale.state(),
         }
         with self.timers.phase("checkpoint"):
             if self.metrics is not None:

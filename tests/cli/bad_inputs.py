@@ -95,7 +95,9 @@ TYPES = (
     text("number in list of texts", LAST, "[log]\nsample_prompts = [1]", "log.sample_prompts.0 = 1", "text in quotes"),
     text("value for section", "[model]", "log = 3\n[model]", "log = 3", "must be a table"),
     text("value for nested table", LAST, "[model]", "not valid TOML"),
-    text("number for choice", LAST, "[precision]\ndtype = 16", "precision.dtype = 16", "allowed: fp32, bf16, fp64"),
+    text(
+        "number for choice", LAST, "[precision]\ndtype = 16", "precision.dtype = 16", "allowed: fp32, bf16, fp16, fp64"
+    ),
     text("date for text", 'tokenizer = "tokenizer"', "tokenizer = 2024-01-01", "data.tokenizer", "text in quotes"),
     text("list for number", "lr = 1e-3", "lr = [1e-3]", "optimizer.lr", "must be a number"),
 )

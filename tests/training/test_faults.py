@@ -19,6 +19,16 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted() -> None:
     assert (judge.skipped, judge.in_a_row) == (2, 0)
 
 
+def test_an_excused_step_is_skipped_and_counts_as_none_of_a_row() -> None:
+    judge = StepJudge(limit=2)
+    assert not judge.accept(1, 2.0, float("inf"), excuse=lambda: True)
+    assert not judge.accept(2, 2.0, float("inf"), excuse=lambda: True)
+    assert (judge.skipped, judge.in_a_row) == (2, 0)
+    assert not judge.accept(3, float("nan"), 1.0, excuse=lambda: True)  # a loss that is not finite has no excuse
+    with pytest.raises(TrainingError):
+        judge.accept(4, 2.0, float("inf"), excuse=lambda: False)
+
+
 def test_too_many_in_a_row_end_the_run_with_the_numbers_and_the_field() -> None:
     judge = StepJudge(limit=2)
     judge.accept(7, float("nan"), 1.0)

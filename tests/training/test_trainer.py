@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +91,11 @@ def test_the_same_config_gives_the_same_bits(data: Path, tmp_path: Path) -> None
     [
         (),
         ("precision.dtype=bf16",),
+        ("precision.dtype=fp16", "precision.loss_scale_interval=3"),
         ("precision.dtype=fp64", "train.z_loss=1e-4", "schedule.kind=cosine"),
         ("train.activation_checkpointing=full", "data.document_mask=false"),
     ],
-    ids=["fp32", "bf16", "fp64", "recompute"],
+    ids=["fp32", "bf16", "fp16", "fp64", "recompute"],
 )
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
@@ -158,6 +161,33 @@ def test_bf16_trains_close_to_fp32_with_exact_masters(data: Path, tmp_path: Path
     full, half = records(tmp_path / "fp32"), records(tmp_path / "bf16")
     assert half[-1]["loss"] == pytest.approx(full[-1]["loss"], rel=0.02)
     assert all(w.dtype == torch.float32 for w in weights(tmp_path / "bf16").values())
+
+
+def test_fp16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
+    train(small_config(data), tmp_path / "fp32")
+    train(small_config(data, "precision.dtype=fp16"), tmp_path / "fp16")
+    full, half = records(tmp_path / "fp32"), records(tmp_path / "fp16")
+    assert half[-1]["skipped"] == 0
+    assert half[-1]["loss"] == pytest.approx(full[-1]["loss"], rel=0.005)
+    assert half[0]["grad_norm"] == pytest.approx(full[0]["grad_norm"], rel=0.02)  # the scale is taken out again
+    assert [r["loss_scale"] for r in half] == [2**16] * len(half)
+    assert "loss_scale" not in full[0]
+
+
+def test_the_loss_scale_of_fp16_follows_the_gradients(data: Path, tmp_path: Path) -> None:
+    train(small_config(data, "precision.dtype=fp16", "precision.loss_scale_interval=1"), tmp_path)
+    half = records(tmp_path)
+    assert half[-1]["skipped"] > 0
+    for before, after in pairwise(half):
+        good = before["grad_norm"] is not None and math.isfinite(before["grad_norm"])
+        assert after["loss_scale"] == before["loss_scale"] * (2 if good else 0.5)
+
+
+@pytest.mark.parametrize("scale", ["1", "1024"])
+def test_a_fixed_loss_scale_changes_no_bit_in_fp32(data: Path, tmp_path: Path, scale: str) -> None:
+    train(small_config(data, "train.steps=3"), tmp_path / "without")
+    train(small_config(data, "train.steps=3", f"precision.loss_scale={scale}"), tmp_path / "with")
+    assert digest(tmp_path / "with") == digest(tmp_path / "without")
 
 
 def test_z_loss_is_logged_apart(data: Path, tmp_path: Path) -> None:
