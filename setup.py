@@ -1,11 +1,15 @@
 """Builds the native kernels (kernels/ and csrc/) with CMake into ``pyjpllm/_native``; pyproject.toml has all the rest.
 
 What the build needs is looked for first, so that what is missing is one line and not a page of CMake's.
+
+For another processor, set `CXX` to a compiler for it and `_PYTHON_HOST_PLATFORM` (CPython's own name for this) to, say,
+linux-aarch64; `scripts/wheels` does.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -70,8 +74,18 @@ def find_program(name: str) -> str:
     return str(found)
 
 
+def target_processor() -> str:
+    """What the module is to run on: this machine, or what `_PYTHON_HOST_PLATFORM` says."""
+    return os.environ.get("_PYTHON_HOST_PLATFORM", "").removeprefix("linux-") or platform.machine()
+
+
 class CMakeBuild(build_ext):
     """Runs CMake once; what it installs is the extension module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """The file name that the target's Python looks for; setuptools knows this machine's only."""
+        name = str(super().get_ext_filename(fullname))
+        return name.replace(f"-{platform.machine()}-linux", f"-{target_processor()}-linux")
 
     def build_extension(self, ext: Extension) -> None:
         compiler = find_compiler()
@@ -86,6 +100,8 @@ class CMakeBuild(build_ext):
             *("-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={sys.executable}"),
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={work / 'out'}",
         ]
+        if target_processor() != platform.machine():
+            configure += ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={target_processor()}"]
         for command in (configure, [cmake, "--build", str(work)]):
             result = subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
