@@ -15,6 +15,7 @@ inline int rms_norm(const NormArgs& args, int threads) {
         worthwhile(threads, static_cast<double>(args.m) * static_cast<double>(args.d) * 0.2),
         [](const Team& team, void* context) {
             const NormArgs& a = *static_cast<NormArgs*>(context);
+            const float share = 1.0f / static_cast<float>(a.d), eps = static_cast<float>(a.eps);
             int64_t start, stop;
             team.split(a.m, 1, &start, &stop);
             for (int64_t i = start; i < stop; ++i) {
@@ -24,10 +25,8 @@ inline int rms_norm(const NormArgs& args, int threads) {
                     const V t = load_part(x + j, lanes);
                     return fma(t, t, s);
                 });
-                const float rstd = static_cast<float>(
-                    1.0 / __builtin_sqrt(static_cast<double>(squares) / static_cast<double>(a.d) + a.eps));
-                a.rstd[i] = rstd;
-                const V scale = V::set(rstd);
+                const V scale = V::set(1.0f) / sqrt(V::set(squares * share + eps));
+                scale.store_n(a.rstd + i, 1);
                 for_vectors(a.d, [&](int64_t j, int lanes) {
                     store_part(load_part(x + j, lanes) * scale * load_part(a.weight + j, lanes), y + j, lanes);
                 });
@@ -52,6 +51,7 @@ inline int rms_norm_backward(const NormBackwardArgs& args, int threads) {
         [](const Team& team, void* context) {
             const NormBackwardArgs& a = static_cast<NormBackwardCall*>(context)->args;
             float* partials = static_cast<NormBackwardCall*>(context)->partial;
+            const float share = 1.0f / static_cast<float>(a.d);
             int64_t start, stop;
             team.split(row_blocks(a.m), 1, &start, &stop);
             for (int64_t b = start; b < stop; ++b) {
@@ -67,7 +67,7 @@ inline int rms_norm_backward(const NormBackwardArgs& args, int threads) {
                         return fma(wdy, load_part(x + j, lanes), s);
                     });
                     const float rstd = a.rstd[i];
-                    const V scale = V::set(rstd), pull = V::set(rstd * rstd * rstd * (dot / static_cast<float>(a.d)));
+                    const V scale = V::set(rstd), pull = V::set(rstd * rstd * rstd * (dot * share));
                     for_vectors(a.d, [&](int64_t j, int lanes) {
                         const V g = load_part(dy + j, lanes), t = load_part(x + j, lanes);
                         const V w = load_part(a.weight + j, lanes), scaled = g * scale;
