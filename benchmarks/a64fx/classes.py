@@ -18,19 +18,21 @@ class Core:
     """What the judgement needs to know of a core.
 
     `fma_bytes`: bytes of vector multiply-adds that can start in a cycle, by the core's own manual; `mca`: options of
-    llvm-mca. Zen 4 makes one of 64 bytes or two of 32; A64FX two of 64.
+    llvm-mca; `chain_latency`: cycles from a multiply-add to one that takes its sum; `decode`: instructions a cycle.
+    Zen 4 makes one of 64 bytes or two of 32; A64FX two of 64.
     """
 
     triple: str
     fma_bytes: int
     mca: tuple[str, ...]
     chain_latency: int
+    decode: int
 
 
 CORES = {
-    "a64fx": Core("aarch64", 128, ("-mcpu=a64fx", "-dispatch=4", "-register-file-size=96"), 9),
-    "znver4": Core("x86_64", 64, ("-mcpu=znver4",), 4),
-    "znver3": Core("x86_64", 64, ("-mcpu=znver3",), 4),
+    "a64fx": Core("aarch64", 128, ("-mcpu=a64fx", "-dispatch=4", "-register-file-size=96"), 9, 4),
+    "znver4": Core("x86_64", 64, ("-mcpu=znver4",), 4, 6),
+    "znver3": Core("x86_64", 64, ("-mcpu=znver3",), 4, 6),
 }
 
 _ARM_FMA = re.compile(r"^(fn?m(la|ls|ad|sb)|fmlal[bt]|bfmlal[bt]|bfdot|[su]dot|bfmmla|fmmla)$")
@@ -170,6 +172,21 @@ def vector_instructions(loop: Loop, x86: bool) -> int:
     """How many instructions of the loop touch a vector register."""
     pattern = re.compile(r"%[xyz]mm" if x86 else r"\b[zv]\d+\.|\bq\d+")
     return sum(1 for i in loop.path if pattern.search(i.operands))
+
+
+_ARM_MOVES = re.compile(
+    r"^(ld|st|prf|mov|movprfx|dup|fmov|fdup|ptrue|pfalse|while|cnt|inc|add|sub|index|addvl|b\.|cmp)"
+)
+_X86_MOVES = re.compile(r"^(v?mov|vp?broadcast|prefetch|vpxor|vxor)")
+
+
+def other_arithmetic(loop: Loop, x86: bool) -> int:
+    """How many instructions compute with vectors and are no multiply-adds; a loop of a product has none."""
+    pattern = re.compile(r"%[xyz]mm" if x86 else r"\b[zv]\d+\.")
+    moves = _X86_MOVES if x86 else _ARM_MOVES
+    return sum(
+        1 for i in loop.path if pattern.search(i.operands) and not element_type(i, x86) and not moves.match(i.mnemonic)
+    )
 
 
 def types_of(loop: Loop, x86: bool) -> Counter[str]:

@@ -35,7 +35,8 @@ CORE_OF_ISA = {"sve512": "a64fx", "sve256": "a64fx", "avx512": "znver4", "avx512
 class Row:
     """One innermost loop, judged. `share` is of the core's peak of multiply-adds; `fma` counts them by element type.
 
-    `accumulators` is how many registers those write and `chain` how many write the busiest, one after the other.
+    `other` counts vector arithmetic beside them: 0 in the loop of a product. `accumulators` is how many registers
+    multiply-adds write and `chain` how many of them write the busiest, one after the other.
     `loaded_bytes` counts a broadcast as its one element. `slow` names what A64FX is slow at, as often as it is there.
     """
 
@@ -50,6 +51,7 @@ class Row:
     micro_ops: float
     fma: dict[str, int]
     share: float
+    other: int
     accumulators: int
     chain: int
     loads: int
@@ -62,6 +64,22 @@ class Row:
     @property
     def multiply_adds(self) -> int:
         return sum(self.fma.values())
+
+    @property
+    def is_product(self) -> bool:
+        """The loop over K of a matrix product: multiply-adds, loads and nothing else."""
+        return self.multiply_adds > 0 and self.other == 0
+
+    def bound(self, core: classes.Core) -> float:
+        """The share of the peak that the loop's own counts allow: two loads a cycle, four instructions decoded, and
+        each chain of multiply-adds one a latency."""
+        slots = max(
+            self.multiply_adds * 64 / core.fma_bytes,
+            (self.loads + self.stores) / 2,
+            self.instructions / core.decode,
+            self.chain * core.chain_latency,
+        )
+        return self.multiply_adds * 64 / core.fma_bytes / slots
 
 
 def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, everything: bool = False) -> list[Row]:
@@ -96,6 +114,7 @@ def judge(path: Path, core: classes.Core, tools: toolchain.Tools | None = None, 
                 micro_ops=timing.micro_ops,
                 fma=dict(classes.types_of(loop, x86)),
                 share=sum(classes.width(i, x86) for i in fmas) / cycles / core.fma_bytes,
+                other=classes.other_arithmetic(loop, x86),
                 accumulators=len(written),
                 chain=max(written.values(), default=0),
                 loads=sum(1 for load, _ in moved if load),

@@ -1,0 +1,77 @@
+"""The machine code of the kernels for A64FX, as GCC and clang make it: the share of the multiply-add peak that
+llvm-mca gives their inner loops, and instructions that the core is slow at (benchmarks/a64fx)."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.a64fx import classes, toolchain
+from benchmarks.a64fx.faults import Fault, find_faults
+from benchmarks.a64fx.loops import Row, judge
+
+pytestmark = pytest.mark.a64fx
+
+A64FX = classes.CORES["a64fx"]
+FAMILIES = sorted(unit.parent.name for unit in toolchain.ROOT.glob("kernels/src/*/unit.cpp"))
+# The latency of 9 on two pipes: a loop with fewer sums cannot reach the peak, and is held to what it can.
+ENOUGH_SUMS = 18
+SHARE = 0.95
+
+# (family, kernel's name, element type, at least so many sums): loops that must be there, so that no check passes for
+# having seen nothing.
+MUST_SEE = (("gemm", "tile", "fp32", ENOUGH_SUMS), ("probe", "fma", "fp32", ENOUGH_SUMS))
+
+
+@dataclass(frozen=True)
+class Code:
+    """What one compiler made of the sve512 units."""
+
+    rows: list[Row]
+    faults: list[Fault]
+
+
+@pytest.fixture(scope="module", params=["clang", "gcc"])
+def code(request, tmp_path_factory) -> Code:
+    compiler = toolchain.COMPILERS[request.param, "aarch64"]
+    for program in (compiler, "llvm-mca-19"):
+        assert shutil.which(program), f"{program} is missing: apt-get install {toolchain.PACKAGES}"
+    library = toolchain.build(Path(tmp_path_factory.mktemp("code")), request.param, "sve512")
+    return Code(judge(library, A64FX), find_faults(library))
+
+
+def told(row: Row) -> str:
+    return f"{row.family}: {row.kernel}, {row.line}: {100 * row.share:.1f}% of two multiply-adds a cycle, {row.fma}"
+
+
+def test_loops_of_every_family_are_seen(code):
+    assert {row.family for row in code.rows} >= set(FAMILIES)
+    for family, name, kind, sums in MUST_SEE:
+        assert [r for r in code.rows if r.family == family and name in r.kernel and r.fma.get(kind) and
+                r.accumulators >= sums], (family, name, kind)  # fmt: skip
+
+
+def test_products_reach_95_percent_of_the_multiply_add_peak(code):
+    products = [row for row in code.rows if row.is_product and set(row.fma) == {"fp32"}]
+    main = [row for row in products if row.accumulators >= ENOUGH_SUMS]
+    assert {row.family for row in main} >= {family for family, *_ in MUST_SEE}
+    assert [told(row) for row in main if row.share < SHARE] == []
+
+
+def test_smaller_tiles_reach_95_percent_of_what_their_sums_allow(code):
+    smaller = [
+        row for row in code.rows
+        if row.is_product and row.family in ("gemm", "attention") and row.accumulators < ENOUGH_SUMS
+    ]  # fmt: skip
+    assert [told(row) for row in smaller if row.share < SHARE * row.bound(A64FX)] == []
+
+
+def test_products_keep_their_sums_in_registers(code):
+    assert [told(row) for row in code.rows if row.is_product and row.spills] == []
+
+
+def test_no_forbidden_instruction_in_a_loop(code):
+    assert [f"{f.name} x{f.count} in {f.family}: {f.kernel}, {f.line}, {f.why}" for f in code.faults] == []
