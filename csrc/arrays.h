@@ -74,6 +74,23 @@ inline Array take(const char* op, const char* name, const py::handle& from, std:
     return a;
 }
 
+// A storage type: FP32, BF16 or FP16, or one alone where `like` says which.
+inline Array take_storage(const char* op, const char* name, const py::handle& from, std::size_t dims,
+                          const Array* like = nullptr) {
+    std::string dtype = "float32";
+    if (like != nullptr) {
+        dtype = like->dtype;
+    } else if (py::isinstance<py::tuple>(from) && py::len(from) == 5) {
+        const auto given = py::reinterpret_borrow<py::tuple>(from)[3].cast<std::string>();
+        if (given == "bfloat16" || given == "float16") dtype = given;
+    }
+    return take(op, name, from, dims, dtype.c_str(), dtype == "float32" ? 4 : 2);
+}
+
+inline jpllm_dtype dtype_of(const Array& a) {
+    return a.dtype == "bfloat16" ? JPLLM_BF16 : a.dtype == "float16" ? JPLLM_FP16 : JPLLM_FP32;
+}
+
 inline void same(const char* op, const char* what, std::int64_t a, std::int64_t b) {
     if (a != b) fail(op, std::string(what) + " differ: " + std::to_string(a) + " and " + std::to_string(b));
 }
