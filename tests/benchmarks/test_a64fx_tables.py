@@ -1,0 +1,70 @@
+"""What the prediction reads from the tree, and how its tables get into the page."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.a64fx import tuning
+from benchmarks.a64fx.loops import Row
+from benchmarks.a64fx.predict import markdown, write
+from benchmarks.a64fx.tables import TABLES
+from benchmarks.a64fx.toolchain import ROOT, MissingError
+
+
+def row(**fields: object) -> Row:
+    """A loop that loads and stores one vector; fields replace its own."""
+    plain = {
+        "kernel": "k", "family": "f", "function": "k", "line": "k.h:1", "address": 0, "blocks": 1, "instructions": 8,
+        "cycles": 10.0, "micro_ops": 8.0, "fma": {"fp32": 4}, "share": 0.2, "other": 1, "accumulators": 4, "chain": 1,
+        "loads": 1, "stores": 1, "loaded_bytes": 64, "stored_bytes": 64, "spills": 0, "slow": {},
+    }  # fmt: skip
+    return Row(**{**plain, **fields})  # type: ignore[arg-type]
+
+
+def test_the_trees_tuning_is_read():
+    numbers = tuning.read_constants()
+    assert {"tile_rows", "tile_vectors"} <= set(numbers)
+    assert tuning.blocking(numbers).k > 0
+
+
+def test_tuning_of_a_header_without_it():
+    with pytest.raises(MissingError, match="struct Tuning"):
+        tuning.constants("struct V {};")
+
+
+def test_a_step_of_k_does_not_depend_on_unrolling():
+    numbers = {"tile_rows": 8, "tile_vectors": 3}
+    product = {"family": "gemm", "other": 0, "accumulators": 24}
+    for turns in (1, 2):
+        rows = [row(**product, fma={"fp32": 24 * turns}, cycles=12.5 * turns, share=0.96)]
+        assert tuning.gemm_step(rows, numbers).cycles == pytest.approx(12.5)
+    with pytest.raises(MissingError, match="is the tile another now"):
+        tuning.gemm_step([row()], numbers)
+
+
+def test_cycles_of_a_pass_are_those_of_its_best_loop():
+    rows = [row(kernel="swiglu", cycles=40.0), row(kernel="swiglu", cycles=60.0, loaded_bytes=128, stored_bytes=128)]
+    assert tuning.LoopOf("f", "swiglu", True, 3).cycles(rows[:1]) == pytest.approx(40.0 * 3 / 2)
+    assert tuning.LoopOf("f", "swiglu", True, 2).cycles(rows) == pytest.approx(60.0 * 2 / 4)
+    with pytest.raises(MissingError, match="no loop of norm"):
+        tuning.LoopOf("f", "norm", True, 2).cycles(rows)
+
+
+def test_tables_are_put_in_their_places(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n", encoding="utf-8")
+    write(page, {"x": [{"n ": "1", "n": "2"}]})
+    assert page.read_text(encoding="utf-8").split("\n")[1:6] == [
+        "<!-- x -->", "| n | n |", "|---|---|", "| 1 | 2 |", "<!-- end -->"
+    ]  # fmt: skip
+    with pytest.raises(MissingError, match="has no place"):
+        write(page, {"z": [{"n": "1"}]})
+
+
+def test_the_page_has_a_place_for_every_table():
+    text = (ROOT / "docs" / "prediction.md").read_text(encoding="utf-8")
+    assert [name for name in TABLES if f"<!-- {name} -->\n|" not in text] == []
+
+
+def test_markdown():
+    assert markdown([{"a": "1", "b": "2"}]) == "| a | b |\n|---|---|\n| 1 | 2 |"
