@@ -64,3 +64,4 @@ inline void same_bits(const std::string& what, const Floats& a, const Floats& b)
 void test_gemm();
 void test_fused();
 void test_loss();
+void test_probe();

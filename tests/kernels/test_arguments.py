@@ -109,6 +109,10 @@ BAD = {
         "eps must not be negative",
     ),
     "peak": (lambda: _native.fma_peak(-1.0, 1), "fma_peak"),
+    "dot peak": (lambda: _native.dot_peak(0.0, 1), "dot_peak"),
+    "stream kind": (lambda: _native.stream("tripad"), "kind must be 'copy' or 'triad', is 'tripad'"),
+    "stream size": (lambda: _native.stream("copy", False, 0), "mebibytes must be 1 to 1048576, is 0"),
+    "stream time": (lambda: _native.stream("copy", False, 1, -1.0), "stream"),
     "isa": (lambda: _native.set_isa("mmx"), "no 'mmx'; it has .*scalar"),
 }
 

@@ -98,6 +98,23 @@ def test_peak(isa):
     assert _native.fma_peak(0.02, 2) > _native.fma_peak(0.02, 1) * 0.5
 
 
+def test_the_peak_of_dot_products(isa):
+    flops, has_dot = _native.dot_peak(0.02, 1)
+    assert has_dot == (isa == "avx512bf16")
+    assert 1e8 < flops < 1e13
+
+
+@pytest.mark.parametrize("kind", ["copy", "triad"])
+def test_streams(isa, kind):
+    assert 1e7 < _native.stream(kind, False, 4, 1e-3, 1) < 1e12
+    assert 1e7 < _native.stream(kind, False, 4, 1e-3, 2) < 1e12
+    if _native.stream_has_past_caches():
+        assert 1e7 < _native.stream(kind, True, 4, 1e-3, 1) < 1e12
+    else:
+        with pytest.raises(ValueError, match=f"{isa} has no stores past the caches"):
+            _native.stream(kind, True, 4)
+
+
 def test_build_info():
     info = _native.build_info()
     assert info["compiler"].split()[0] in ("GNU", "Clang", "AppleClang", "FujitsuClang", "IntelLLVM")
