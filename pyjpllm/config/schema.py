@@ -182,8 +182,9 @@ class TrainConfig(Section):
     """Where to compute."""
     kernels: Literal["torch", "native", "reference"] = "torch"
     """Backend of the operations: ATen, this project's own kernels, or NumPy (slow, for checks)."""
-    activation_checkpointing: Literal["none", "full"] = "none"
-    """`full` keeps only each block's input and computes the block again in backward."""
+    activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
+    """What backward makes again instead of keeping it: nothing, the outputs of norms and SwiGLU (a quarter of a block's
+    activations, for a hundredth of its time), or all of a block but its input."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the squared log-partition of the logits; logged apart from the loss."""
     eval_interval: NonNegative = 0

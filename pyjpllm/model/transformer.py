@@ -7,6 +7,10 @@ a rank holds x_nD, its part of the tokens. Parallelism is all in the layers of `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -14,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pyjpllm import ops
 from pyjpllm.config.schema import ModelConfig
 from pyjpllm.model.cache import KVCache
+from pyjpllm.model.remake import remade
 from pyjpllm.parallel import (
     ColumnParallelLinear,
     RMSNorm,
@@ -88,8 +93,11 @@ class MLP(nn.Module):
         self.up = ColumnParallelLinear(D, F, tp=tp, bias=bias, dtype=dtype, device=device)
         self.down = RowParallelLinear(F, D, tp=tp, bias=bias, dtype=dtype, device=device)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        out_nD: Tensor = self.down(ops.swiglu(self.gate(x_ND), self.up(x_ND)))
+    def forward(self, x_ND: Tensor, remake: bool = False) -> Tensor:
+        gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
+        hidden_NF = ops.swiglu(gate_NF, up_NF)
+        with remade(hidden_NF, lambda: ops.swiglu(gate_NF, up_NF)) if remake else nullcontext():
+            out_nD: Tensor = self.down(hidden_NF)
         return out_nD
 
 
@@ -107,14 +115,26 @@ class Block(nn.Module):
         self.mlp = MLP(config, tp=tp, dtype=dtype, device=device)
 
     def forward(
-        self, x_nD: Tensor, positions_BS: Tensor, document_ids_BS: Tensor | None, cache: KVCache | None = None
+        self,
+        x_nD: Tensor,
+        positions_BS: Tensor,
+        document_ids_BS: Tensor | None,
+        cache: KVCache | None = None,
+        remake: bool = False,
     ) -> Tensor:
         tokens = positions_BS.numel()
-        normed_ND = tp_input(self.attention_norm(x_nD), self.tp, tokens)
-        x_nD = x_nD + self.attention(normed_ND, positions_BS, document_ids_BS, cache)
-        normed_ND = tp_input(self.mlp_norm(x_nD), self.tp, tokens)
-        update_nD: Tensor = self.mlp(normed_ND)
+        with self._normed(x_nD, self.attention_norm, tokens, remake) as normed_ND:
+            x_nD = x_nD + self.attention(normed_ND, positions_BS, document_ids_BS, cache)
+        with self._normed(x_nD, self.mlp_norm, tokens, remake) as normed_ND:
+            update_nD: Tensor = self.mlp(normed_ND, remake)
         return x_nD + update_nD
+
+    @contextmanager
+    def _normed(self, x_nD: Tensor, norm: RMSNorm, tokens: int, remake: bool) -> Iterator[Tensor]:
+        """The norm as the layers read it; under sequence parallelism it has been sent, and is kept."""
+        normed_ND = tp_input(norm(x_nD), self.tp, tokens)
+        with remade(normed_ND, lambda: norm(x_nD)) if remake and not self.tp.sequence else nullcontext():
+            yield normed_ND
 
 
 class Transformer(nn.Module):
@@ -127,7 +147,8 @@ class Transformer(nn.Module):
         device: where; ``meta`` holds shapes only.
 
     Attributes:
-        activation_checkpointing: keep only the input of each block, and compute the block again in backward.
+        activation_checkpointing: "full" keeps only the input of each block and computes the block again in backward;
+            "cheap" makes only the outputs of norms and SwiGLU again; "none" keeps all.
     """
 
     def __init__(
@@ -143,7 +164,7 @@ class Transformer(nn.Module):
             raise ValueError("model.vocab_size is 0: set it to the tokenizer's size first")
         self.config = config
         self.tp = tp = TensorParallel() if tp is None else tp
-        self.activation_checkpointing = False
+        self.activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
         V, D = config.vocab_size, config.hidden_size
         self.embedding = VocabParallelEmbedding(V, D, tp=tp, dtype=dtype, device=device)
         self.blocks = nn.ModuleList(
@@ -180,12 +201,13 @@ class Transformer(nn.Module):
             positions_BS = positions_S.expand(tokens_BS.shape)
         x_nD = self.embedding(tokens_BS)
         for block in self.blocks:
-            if self.activation_checkpointing and torch.is_grad_enabled() and cache is None:
+            if self.activation_checkpointing == "full" and torch.is_grad_enabled() and cache is None:
                 x_nD = checkpoint(
                     block, x_nD, positions_BS, document_ids_BS, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x_nD = block(x_nD, positions_BS, document_ids_BS, cache)
+                remake = self.activation_checkpointing == "cheap"
+                x_nD = block(x_nD, positions_BS, document_ids_BS, cache, remake)
         if cache is not None:
             cache.advance(tokens_BS.shape[1])
         hidden_nD: Tensor = self.norm(x_nD)

@@ -286,7 +286,7 @@ def build_model(config: Config, mesh: Mesh, device: torch.device, *, weights: bo
     dtype = torch.float64 if config.precision.dtype == "fp64" else torch.float32
     tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
     model = Transformer(config.model, tp=tp, dtype=dtype, device=device)
-    model.activation_checkpointing = config.train.activation_checkpointing == "full"
+    model.activation_checkpointing = config.train.activation_checkpointing
     if weights and config.model.init_from is not None:
         load_weights(model, Path(config.model.init_from))
     elif weights:

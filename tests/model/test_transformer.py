@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from pyjpllm import ops
 from pyjpllm.model import Transformer
+from pyjpllm.model.remake import remade
 from pyjpllm.parallel import TensorParallel
 from tests.model import formula
 from tests.model.models import VARIANTS, build, config, tokens
@@ -83,18 +85,58 @@ def test_activation_checkpointing_changes_no_bit():
     model = build(config("qwen3 bias"), dtype=torch.float32)
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2]] * 2)
     results = []
-    for on in (False, True):
-        model.activation_checkpointing = on
+    for mode in ("none", "cheap", "full"):
+        model.activation_checkpointing = mode
         model.zero_grad()
         loss = model.loss(tokens(), tokens(seed=1), document_ids_BS=documents).loss
         loss.backward()
         results.append([loss.detach(), *(param.grad for param in model.parameters())])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    for again in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results[0], again, strict=True))
+
+
+@pytest.mark.parametrize(("mode", "gone"), [("none", False), ("cheap", True)])
+def test_cheap_checkpointing_keeps_no_output_of_norms_and_swiglu(monkeypatch, mode, gone):
+    made = []
+
+    def watch(operation):
+        def watched(*args):
+            output = operation(*args)
+            made.append(StorageWeakRef(output.untyped_storage()))
+            return output
+
+        return watched
+
+    for name in ("swiglu", "rms_norm"):
+        monkeypatch.setattr(ops, name, watch(getattr(ops, name)))
+    model = build(config())
+    x_ND = torch.randn(18, model.config.hidden_size, dtype=next(model.parameters()).dtype, requires_grad=True)
+    out_ND = model.blocks[0](x_ND, torch.arange(9).expand(2, 9), None, None, mode == "cheap")
+    assert [ref.expired() for ref in made] == [gone] * 3
+    out_ND.sum().backward()
+    assert len(made) == (6 if gone else 3)
+
+
+def test_what_is_remade_is_made_once_for_all_readers_and_again_for_another_backward():
+    x, weights = torch.randn(3, 4, requires_grad=True), [torch.randn(4, 5, requires_grad=True) for _ in range(2)]
+    calls = []
+
+    def make():
+        calls.append(1)
+        return torch.tanh(x)
+
+    y = torch.tanh(x)
+    with remade(y, make):
+        out = sum((y.view(3, 4) @ w).sum() for w in weights)
+    expected = torch.autograd.grad(sum((torch.tanh(x) @ w).sum() for w in weights), weights)
+    for backward in (1, 2):
+        torch.testing.assert_close(torch.autograd.grad(out, weights, retain_graph=True), expected, rtol=0, atol=0)
+        assert len(calls) == backward
 
 
 def test_activation_checkpointing_computes_blocks_again():
     model = build(config())
-    model.activation_checkpointing = True
+    model.activation_checkpointing = "full"
     calls = []
     model.blocks[0].mlp.gate.register_forward_hook(lambda *_: calls.append(1))
     model.loss(tokens(), tokens()).loss.backward()
@@ -104,7 +146,7 @@ def test_activation_checkpointing_computes_blocks_again():
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", ["none", "cheap", "full"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_step_on_meta(variant, checkpointing):
     """Nothing in the step makes a CPU tensor or reads a value: both are refused on the meta device."""

@@ -99,7 +99,7 @@ def build(case: Case, mesh: Mesh, start: dict[str, torch.Tensor]) -> Transformer
     tp = TensorParallel.from_mesh(mesh, case.sequence)
     model = Transformer(MODELS[case.model], tp=tp, dtype=DTYPES[case.dtype])
     # Some of the cases compute each block again in backward: collectives inside it too.
-    model.activation_checkpointing = "bias" in case.model
+    model.activation_checkpointing = "full" if "bias" in case.model else "cheap"
     with torch.no_grad():
         for name, param in model.named_parameters():
             param.copy_(start[name][layout_of(param).index])

@@ -33,7 +33,7 @@ def test_a_training_step_runs_on_the_meta_device(dtype: torch.dtype, recompute: 
     )
     with ops.use_backend("torch"):
         model = Transformer(shape, dtype=torch.float32, device=meta)
-        model.activation_checkpointing = recompute
+        model.activation_checkpointing = "full" if recompute else "none"
         flat = FlatParameters(
             model.named_parameters(), master_dtype=torch.float32, model_dtype=dtype, bucket_bytes=1 << 12
         )
