@@ -1,4 +1,4 @@
-"""`jpllm bench step`: one training step beside Hugging Face transformers, measured on this machine."""
+"""`jpllm bench`: this machine measured. `step` is here, `kernels` in bench_kernels.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyjpllm.cli import bench_kernels
 from pyjpllm.cli.generate import Kernels
 from pyjpllm.errors import UserError, did_you_mean
 
@@ -26,6 +27,9 @@ class Dtype(str, Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+app.command("kernels", epilog=bench_kernels.EXAMPLE)(bench_kernels.kernels)
 
 
 @app.callback()

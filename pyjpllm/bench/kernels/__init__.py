@@ -1,0 +1,1 @@
+"""`jpllm bench kernels`: every operation beside torch, as a share of what the machine can do."""
