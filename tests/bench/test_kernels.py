@@ -196,12 +196,12 @@ def test_a_small_case_of_each_family_agrees(family: str) -> None:
 def test_taking_turns() -> None:
     calls: list[str] = []
     ticks = iter(range(10**6))
-    times = timing.take_turns(
-        [lambda: calls.append("a"), lambda: calls.append("b")],
-        rounds=3,
-        seconds=100.0,
-        clock=lambda: float(next(ticks)),
-    )
+
+    def clock() -> float:
+        return float(next(ticks))
+
+    works: list[timing.Work] = [lambda: calls.append("a"), lambda: calls.append("b")]
+    times = timing.take_turns(works, rounds=3, seconds=100.0, clock=clock)
     assert times == [1.0, 1.0]
     assert calls == ["a", "b", *"ab", *"ba", *"ab"]
     calls.clear()
