@@ -27,6 +27,10 @@ struct V {
     void store(fp16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves()); }
     void store_n(fp16* p, int n) const { put(halves(), p, n); }
 
+    void stream(float* p) const { _mm256_stream_ps(p, v); }
+    void stream(bf16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), narrow()); }
+    void stream(fp16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), halves()); }
+
     static V widen(__m128i x) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))}; }
     __m128i halves() const { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     __m128i narrow() const {
@@ -56,6 +60,9 @@ struct V {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
 };
+
+inline void stream_end() { _mm_sfence(); }
+inline void zero_lines(void*, size_t) {}
 
 inline V operator+(V a, V b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm256_sub_ps(a.v, b.v)}; }

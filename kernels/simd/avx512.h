@@ -24,27 +24,34 @@ struct V {
     static V load(const bf16* p) { return load_n(p, N); }
     static V load_n(const bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(mask(n), p)); }
     void store(bf16* p) const { store_n(p, N); }
-    void store_n(bf16* p, int n) const {
+    void store_n(bf16* p, int n) const { _mm256_mask_storeu_epi16(p, mask(n), narrow()); }
+    __m256i narrow() const {
         const __m512i bits = _mm512_castps_si512(v);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
         __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
         rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-        _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+        return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
     }
 
     static V load(const fp16* p) { return load_n(p, N); }
     static V load_n(const fp16* p, int n) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p))}; }
     void store(fp16* p) const { store_n(p, N); }
-    void store_n(fp16* p, int n) const {
-        _mm256_mask_storeu_epi16(p, mask(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
+    void store_n(fp16* p, int n) const { _mm256_mask_storeu_epi16(p, mask(n), halves()); }
+    __m256i halves() const { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+    void stream(float* p) const { _mm512_stream_ps(p, v); }
+    void stream(bf16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow()); }
+    void stream(fp16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), halves()); }
 
     static V widen(__m256i halves) {
         return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
     }
     static __mmask16 mask(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
+
+inline void stream_end() { _mm_sfence(); }
+inline void zero_lines(void*, size_t) {}
 
 inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }

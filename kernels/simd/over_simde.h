@@ -66,6 +66,7 @@ inline __m256i narrow(I16 x) {
     for (int i = 0; i < 16; ++i) r.lane[i] = static_cast<uint16_t>(x.lane[i]);
     return r;
 }
+inline void stream(float* p, __m512 x) { memcpy(p, &x, sizeof x); }
 // The hardware's order: the halves of the vector, then those of the half, and so on.
 inline float sum(F16 x) {
     for (int half = 8; half >= 1; half /= 2) {
@@ -100,6 +101,7 @@ inline __m512 shuffle_quarters(F16 a, F16 b, int control) {
 #define _mm512_mask_storeu_epi16(p, mask, x) over_simde::store<over_simde::H32>(p, mask, x)
 #define _mm256_maskz_loadu_epi16(mask, p) static_cast<__m256i>(over_simde::load<over_simde::H16>(mask, p))
 #define _mm256_mask_storeu_epi16(p, mask, x) over_simde::store<over_simde::H16>(p, mask, x)
+#define _mm512_stream_ps over_simde::stream
 #define _mm512_cvtph_ps over_simde::halves_to_floats
 #define _mm512_cvtps_ph(x, rounding) over_simde::floats_to_halves(x)
 #define _mm512_cvtepu16_epi32 over_simde::widen

@@ -59,6 +59,11 @@ struct V {
         for (int i = 0; i < n; ++i) p[i] = narrow(v[i]);
     }
 
+    template <class T>
+    void stream(T* p) const {
+        store(p);
+    }
+
     static V from_bits(Uint4 bits) {
         V r;
         memcpy(&r.v, &bits, sizeof bits);
@@ -105,6 +110,9 @@ struct V {
         return {static_cast<uint16_t>(half | sign)};
     }
 };
+
+inline void stream_end() {}
+inline void zero_lines(void*, size_t) {}
 
 inline V operator+(V a, V b) { return {a.v + b.v}; }
 inline V operator-(V a, V b) { return {a.v - b.v}; }

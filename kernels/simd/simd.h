@@ -4,6 +4,9 @@
 //   V::zero() set(x) load(p) store(p) any alignment of a float
 //   V::load_n(p, n) x.store_n(p, n)   the first n of N lanes, 0 <= n <= N; the others read as 0
 //                                     p: float, bf16 or fp16; stores round to nearest, ties to even, NaN stays NaN
+//   x.stream(p)                       as store, past the caches on x86; p is aligned to N elements, and stream_end()
+//                                     comes before another thread reads
+//   zero_lines(p, bytes)              SVE: the whole cache lines of p .. p + bytes are zero, without having been read
 //   + - * / fma(a,b,c)=ab+c fnma(a,b,c)=c-ab sqrt round(nearest) scale2(x,n)=x*2^n (n whole)
 //   max(a, b) min(a, b)               give b where either is NaN (SVE: NaN)
 //   first_n(x, n, fill)               x in the first n lanes, fill in the others

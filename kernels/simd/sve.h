@@ -37,6 +37,11 @@ struct V {
     void store(fp16* p) const { svst1h_u32(svptrue_b32(), &p->bits, to_halves()); }
     void store_n(fp16* p, int n) const { svst1h_u32(svwhilelt_b32_s32(0, n), &p->bits, to_halves()); }
 
+    template <class T>
+    void stream(T* p) const {
+        store(p);
+    }
+
     static V widen(svbool_t lanes, const bf16* p) {
         return {svreinterpret_f32_u32(svlsl_n_u32_x(svptrue_b32(), svld1uh_u32(lanes, &p->bits), 16))};
     }
@@ -52,6 +57,19 @@ struct V {
     static V from_halves(svuint32_t x) { return {svcvt_f32_f16_x(svptrue_b32(), svreinterpret_f16_u32(x))}; }
     svuint32_t to_halves() const { return svreinterpret_u32_f16(svcvt_f16_f32_x(svptrue_b32(), v)); }
 };
+
+inline void stream_end() {}
+
+// DC ZVA, where it is allowed: A64FX makes a line of zeroes in L2 without reading memory (256 bytes a line).
+inline void zero_lines(void* p, size_t bytes) {
+    uint64_t id;
+    __asm__("mrs %0, dczid_el0" : "=r"(id));
+    if ((id & 0x10) != 0) return;
+    const uintptr_t line = uintptr_t{4} << (id & 0xf), start = reinterpret_cast<uintptr_t>(p);
+    for (uintptr_t at = (start + line - 1) & ~(line - 1); at + line <= start + bytes; at += line) {
+        __asm__ volatile("dc zva, %0" : : "r"(at) : "memory");
+    }
+}
 
 inline V operator+(V a, V b) { return {svadd_f32_x(svptrue_b32(), a.v, b.v)}; }
 inline V operator-(V a, V b) { return {svsub_f32_x(svptrue_b32(), a.v, b.v)}; }

@@ -14,11 +14,11 @@ void test_norm(int64_t m, int64_t d) {
         dx[run].resize(static_cast<size_t>(m * d)), dw[run].resize(static_cast<size_t>(d));
         columns[run].resize(static_cast<size_t>(d));
         const int threads = run == 0 ? 1 : 3;
-        expect(jpllm_rms_norm(JPLLM_FP32, m, d, x.data(), pitch, w.data(), eps, y[run].data(), d, rstd[run].data(),
-                              threads) == JPLLM_OK,
+        expect(jpllm_rms_norm(JPLLM_FP32, m, d, x.data(), pitch, nullptr, 0, w.data(), eps, nullptr, 0, y[run].data(),
+                              d, rstd[run].data(), threads) == JPLLM_OK,
                what);
-        expect(jpllm_rms_norm_backward(JPLLM_FP32, m, d, dy.data(), d, x.data(), pitch, w.data(), rstd[run].data(),
-                                       dx[run].data(), d, dw[run].data(), threads) == JPLLM_OK,
+        expect(jpllm_norm_backward(JPLLM_FP32, m, d, dy.data(), d, x.data(), pitch, nullptr, 0, w.data(), nullptr,
+                                   rstd[run].data(), dx[run].data(), d, dw[run].data(), nullptr, threads) == JPLLM_OK,
                what);
         expect(jpllm_column_sum(JPLLM_FP32, m, d, dy.data(), d, columns[run].data(), threads) == JPLLM_OK, what);
     }

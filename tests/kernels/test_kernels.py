@@ -92,14 +92,14 @@ def test_rms_norm(isa, m, d, gap, count, seed):
     x, weight, dy = normal(rng, m, d, gap=gap), normal(rng, d), normal(rng, m, d, gap=gap)
     y, dx = (np.empty((m, d + gap), np.float32)[:, :d] for _ in range(2))
     rstd, dweight = np.empty(m, np.float32), np.empty(d, np.float32)
-    _native.rms_norm(array(x), array(weight), 1e-5, array(y), array(rstd), count)
+    _native.rms_norm(array(x), None, array(weight), 1e-5, None, array(y), array(rstd), count)
     if d == 0:
         return
     x64 = x.astype(np.float64)
     rstd64 = 1 / np.sqrt((x64**2).mean(1, keepdims=True) + 1e-5)
     within(y, x64 * rstd64 * weight, 1e-6 * (np.abs(x64 * rstd64 * weight) + 1e-3))
     within(rstd[:, None], rstd64, 1e-6 * rstd64)
-    _native.rms_norm_backward(*map(array, (dy, x, weight, rstd, dx, dweight)), count)
+    _native.rms_norm_backward(array(dy), array(x), None, *map(array, (weight, rstd, dx, dweight)), count)
     wdy = weight * dy.astype(np.float64)
     within(dx, rstd64 * (wdy - x64 * rstd64**2 * (wdy * x64).mean(1, keepdims=True)), 4e-6 * (np.abs(rstd64) + 3))
     terms = dy * x64 * rstd64
@@ -238,8 +238,8 @@ def test_same_bits_on_any_number_of_threads(isa, count):
         _native.gemm(array(a), array(b), array(c), None, False, n)
         y, rstd, dx, dw = (np.empty(s, np.float32) for s in (c.shape, 130, c.shape, 300))
         weight, sums = normal(rng, 300), np.empty(300, np.float32)
-        _native.rms_norm(array(c), array(weight), 1e-6, array(y), array(rstd), n)
-        _native.rms_norm_backward(*map(array, (y, c, weight, rstd, dx, dw)), n)
+        _native.rms_norm(array(c), None, array(weight), 1e-6, None, array(y), array(rstd), n)
+        _native.rms_norm_backward(array(y), array(c), None, *map(array, (weight, rstd, dx, dw)), n)
         _native.column_sum(array(c), array(sums), n)
         lse, logit = np.empty(130, np.float32), np.empty(130, np.float32)
         vocabulary, targets = normal(rng, 1500, 300) / 20, rng.integers(0, 1500, 130)

@@ -8,14 +8,31 @@
 extern "C" {
 #endif
 
-/* y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps) a row; rstd[M] is kept for the backward. */
-jpllm_status jpllm_rms_norm(jpllm_dtype dtype, int64_t m, int64_t d, const void* x, int64_t x_rs, const void* weight,
-                            double eps, void* y, int64_t y_rs, void* rstd, int threads);
+/* dtype is the storage type of all arrays but those said to be FP32: FP32, BF16 or FP16. Arithmetic, sums and what is
+ * kept of a row for the backward (mean[M], rstd[M]) are FP32. Rows have their elements side by side. An output may be
+ * an input of the same shape, but dweight and dbias. */
 
-/* dx = rstd (w dy) - x rstd^3 / D sum(w dy x) a row; dweight[D] = sum over rows of dy x rstd. */
-jpllm_status jpllm_rms_norm_backward(jpllm_dtype dtype, int64_t m, int64_t d, const void* dy, int64_t dy_rs,
-                                     const void* x, int64_t x_rs, const void* weight, const void* rstd, void* dx,
-                                     int64_t dx_rs, void* dweight, int threads);
+/* Outputs of at least so many bytes are written past the caches, which saves reading what they were; < 0: the size of
+ * the last level of cache, as at start. Returns what was set. The results are the same bits. */
+int64_t jpllm_set_past_caches(int64_t bytes);
+
+/* y = h * rstd * weight, rstd = 1 / sqrt(mean(h^2) + eps) a row. h = x where update is NULL; else sum = h = x + update,
+ * rounded to dtype. */
+jpllm_status jpllm_rms_norm(jpllm_dtype dtype, int64_t m, int64_t d, const void* x, int64_t x_rs, const void* update,
+                            int64_t update_rs, const void* weight, double eps, void* sum, int64_t sum_rs, void* y,
+                            int64_t y_rs, void* rstd, int threads);
+
+/* y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(mean((x - mean)^2) + eps) a row. */
+jpllm_status jpllm_layer_norm(jpllm_dtype dtype, int64_t m, int64_t d, const void* x, int64_t x_rs, const void* weight,
+                              const void* bias, double eps, void* y, int64_t y_rs, void* mean, void* rstd,
+                              int threads);
+
+/* Backward of both; mean and dbias are NULL for rms_norm. With xhat = (x - mean) rstd and g = w dy:
+ * dx = rstd (g - xhat mean(g xhat) - mean(g)) + dsum a row, without mean(g) for rms_norm and without dsum where NULL
+ * (the gradient of rms_norm's `sum`, x being that sum); dweight[D] = sum over rows of dy xhat, dbias[D] = that of dy. */
+jpllm_status jpllm_norm_backward(jpllm_dtype dtype, int64_t m, int64_t d, const void* dy, int64_t dy_rs, const void* x,
+                                 int64_t x_rs, const void* dsum, int64_t dsum_rs, const void* weight, const void* mean,
+                                 const void* rstd, void* dx, int64_t dx_rs, void* dweight, void* dbias, int threads);
 
 /* y = silu(gate) * up, silu(g) = g / (1 + exp(-g)). */
 jpllm_status jpllm_swiglu(jpllm_dtype dtype, int64_t m, int64_t n, const void* gate, int64_t gate_rs, const void* up,
@@ -24,6 +41,33 @@ jpllm_status jpllm_swiglu(jpllm_dtype dtype, int64_t m, int64_t n, const void* g
 jpllm_status jpllm_swiglu_backward(jpllm_dtype dtype, int64_t m, int64_t n, const void* dy, int64_t dy_rs,
                                    const void* gate, int64_t gate_rs, const void* up, int64_t up_rs, void* dgate,
                                    int64_t dgate_rs, void* dup, int64_t dup_rs, int threads);
+
+/* y = exp(x - max(x)) / sum of that, a row; a NaN or an infinite maximum makes the whole row NaN. */
+jpllm_status jpllm_softmax(jpllm_dtype dtype, int64_t m, int64_t n, const void* x, int64_t x_rs, void* y, int64_t y_rs,
+                           int threads);
+
+/* dx = y * (dy - sum of dy y), a row. */
+jpllm_status jpllm_softmax_backward(jpllm_dtype dtype, int64_t m, int64_t n, const void* dy, int64_t dy_rs,
+                                    const void* y, int64_t y_rs, void* dx, int64_t dx_rs, int threads);
+
+/* y = x * scale, rounded to `to`; *finite = whether every element of y is finite. In place where from is to. */
+jpllm_status jpllm_cast(jpllm_dtype from, jpllm_dtype to, int64_t m, int64_t n, const void* x, int64_t x_rs, void* y,
+                        int64_t y_rs, double scale, int* finite, int threads);
+
+/* [batch, tokens, heads, head_size], by the strides of the first three. */
+typedef struct jpllm_rotary_heads {
+    int64_t heads;
+    const void* x;
+    int64_t x_stride[3];
+    void* y;
+    int64_t y_stride[3];
+} jpllm_rotary_heads;
+
+/* Channels i and i + head_size / 2 of q's and k's heads turned by the angles of table[batch, tokens, head_size], FP32:
+ * the cosines of half the channels, then the sines. `inverse` turns back, which is the backward. */
+jpllm_status jpllm_rotary(jpllm_dtype dtype, int64_t batch, int64_t tokens, int64_t head_size,
+                          const jpllm_rotary_heads* q, const jpllm_rotary_heads* k, const void* table,
+                          const int64_t* table_stride, int inverse, int threads);
 
 /* One AdamW step in place on flat buffers (Loshchilov & Hutter, arXiv:1711.05101; eps is added to sqrt(v_hat)).
  * The gradient is multiplied by grad_scale first. model_bf16 may be NULL; else it receives param rounded to bfloat16

@@ -53,7 +53,8 @@ inline int64_t rows_a_block(int64_t m) { return m <= 16 * 256 ? 16 : (m + 255) /
 inline int64_t row_blocks(int64_t m) { return (m + rows_a_block(m) - 1) / rows_a_block(m); }
 
 // out[j] = sum over blocks of partial[block][j], columns split over the team.
-inline void sum_blocks(const Team& team, const float* partial, int64_t blocks, int64_t n, float* out) {
+template <class T>
+inline void sum_blocks(const Team& team, const float* partial, int64_t blocks, int64_t n, T* out) {
     int64_t start, stop;
     team.split(n, V::N, &start, &stop);
     for_vectors(stop - start, [&](int64_t j, int lanes) {

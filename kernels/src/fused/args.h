@@ -3,38 +3,89 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../core/dtypes.h"
+
 namespace jpllm {
+
+// A matrix of the table's storage type: row i begins `stride` elements after row i - 1.
+struct In {
+    const void* data;
+    int64_t stride;
+};
+struct Out {
+    void* data;
+    int64_t stride;
+};
+template <class T>
+inline const T* row(In a, int64_t i) {
+    return static_cast<const T*>(a.data) + i * a.stride;
+}
+template <class T>
+inline T* row(Out a, int64_t i) {
+    return static_cast<T*>(a.data) + i * a.stride;
+}
+
+// `past_caches`: the outputs are too large for the caches, and apart from the inputs (core/stream.h).
 
 struct NormArgs {
     int64_t m, d;
-    const float* x;
-    int64_t x_rs;
-    const float* weight;
+    In x, update;  // update null: the norm of x; else of sum = x + update
+    const void *weight, *bias;
     double eps;
-    float* y;
-    int64_t y_rs;
-    float* rstd;
+    Out sum, y;
+    float *mean, *rstd;
+    bool past_caches;
 };
 
 struct NormBackwardArgs {
     int64_t m, d;
-    const float* dy;
-    int64_t dy_rs;
-    const float* x;
-    int64_t x_rs;
-    const float* weight;
-    const float* rstd;
-    float* dx;
-    int64_t dx_rs;
-    float* dweight;
+    In dy, x, dsum;  // dsum null: nothing is added to dx
+    const void* weight;
+    const float *mean, *rstd;
+    Out dx;
+    void *dweight, *dbias;
+    bool past_caches;
 };
 
 struct SwigluArgs {
     int64_t m, n;
-    const float *dy, *gate, *up;  // dy null: forward into y; else backward into dgate and dup
-    int64_t dy_rs, gate_rs, up_rs;
-    float *y, *dgate, *dup;
-    int64_t y_rs, dgate_rs, dup_rs;
+    In dy, gate, up;  // dy null: forward into y; else backward into dgate and dup
+    Out y, dgate, dup;
+    bool past_caches;
+};
+
+struct SoftmaxArgs {
+    int64_t m, n;
+    In x, dy;  // dy null: the softmax of x into y; else x is the softmax and y its input's gradient
+    Out y;
+    bool past_caches;
+};
+
+struct CastArgs {
+    int64_t m, n;
+    In x;
+    Out y;
+    float scale;
+    int* finite;  // becomes 0 where a result is not finite
+    bool past_caches;
+};
+
+// Strides of batch, token and head, in elements.
+struct RotaryHeads {
+    int64_t heads;
+    const void* x;
+    int64_t x_stride[3];
+    void* y;
+    int64_t y_stride[3];
+    bool past_caches;
+};
+
+struct RotaryArgs {
+    int64_t batch, tokens, half;
+    RotaryHeads q, k;
+    const float* table;  // a row: the cosines, then the sines of half the channels
+    int64_t table_stride[2];
+    float direction;
 };
 
 struct AdamwArgs {
@@ -50,9 +101,14 @@ struct AdamwArgs {
 
 // The int functions return 0, or 1 where there is no memory for the work space.
 struct FusedTable {
-    int (*rms_norm)(const NormArgs&, int threads);
-    int (*rms_norm_backward)(const NormBackwardArgs&, int threads);
-    int (*swiglu)(const SwigluArgs&, int threads);
+    int (*rms_norm[kStorageTypes])(const NormArgs&, int threads);
+    int (*rms_norm_backward[kStorageTypes])(const NormBackwardArgs&, int threads);
+    int (*layer_norm[kStorageTypes])(const NormArgs&, int threads);
+    int (*layer_norm_backward[kStorageTypes])(const NormBackwardArgs&, int threads);
+    int (*swiglu[kStorageTypes])(const SwigluArgs&, int threads);
+    int (*rotary[kStorageTypes])(const RotaryArgs&, int threads);
+    int (*softmax[kStorageTypes])(const SoftmaxArgs&, int threads);
+    int (*cast[kStorageTypes][kStorageTypes])(const CastArgs&, int threads);  // [from][to]
     int (*adamw_step)(const AdamwArgs&, int threads);
 };
 

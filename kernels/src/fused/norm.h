@@ -1,83 +1,144 @@
-// Root-mean-square norm, forward and backward (Zhang & Sennrich, arXiv:1910.07467).
+// Root-mean-square norm (Zhang & Sennrich, arXiv:1910.07467) and layer norm (Ba et al., arXiv:1607.06450), forward and
+// backward, with the addition before the norm that a residual stream has.
 //
-// Letters: M rows, D width.
+// Letters: M rows, D width. A row is read from memory once, what follows finds it in the caches.
 #pragma once
-#include "../core/rows.h"
+#include "../core/stream.h"
 #include "args.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-inline int rms_norm(const NormArgs& args, int threads) {
+// sum of (x - mean)^2 over a row; without a mean, of x^2.
+template <bool kCentred, class T>
+inline float squares_of(const T* x, V mean, int64_t d) {
+    return sum_of(d, [&](int64_t j, int lanes, V s) {
+        V t = load_part(x + j, lanes);
+        if (kCentred) t = lanes == V::N ? t - mean : first_n(t - mean, lanes, 0.0f);
+        return fma(t, t, s);
+    });
+}
+
+// h = x + update, rounded to T as it is kept; returns where the norm is to read it. `copy` is a row of the caches for
+// when h is stored past them.
+template <class T>
+inline const T* add_row(const NormArgs& a, int64_t i, T* copy) {
+    const T *x = row<T>(a.x, i), *update = row<T>(a.update, i);
+    T *h = row<T>(a.sum, i), *near = copy == nullptr ? h : copy;
+    for_vectors(a.d, [&](int64_t j, int lanes) {
+        store_part(load_part(x + j, lanes) + load_part(update + j, lanes), near + j, lanes);
+    });
+    if (copy != nullptr) {
+        T* const y[1] = {h};
+        write_rows(y, a.d, true, [&](int64_t j, int lanes, V(&r)[1]) { r[0] = load_part(near + j, lanes); });
+    }
+    return near;
+}
+
+template <class T, bool kCentred>
+inline void norm_rows(const NormArgs& a, int64_t start, int64_t stop) {
+    const float share = 1.0f / static_cast<float>(a.d), eps = static_cast<float>(a.eps);
+    const T *weight = static_cast<const T*>(a.weight), *bias = static_cast<const T*>(a.bias);
+    T* copy = nullptr;
+    if (a.update.data != nullptr && a.past_caches) copy = static_cast<T*>(workspace(static_cast<size_t>(a.d) * 4));
+    for (int64_t i = start; i < stop; ++i) {
+        const T* x = a.update.data != nullptr ? add_row<T>(a, i, copy) : row<T>(a.x, i);
+        V mean = V::zero();
+        if (kCentred) {
+            const float total = sum_of(a.d, [&](int64_t j, int lanes, V s) { return s + load_part(x + j, lanes); });
+            mean = V::set(total * share);
+            mean.store_n(a.mean + i, 1);
+        }
+        // In vectors, because A64FX blocks for 98 cycles at a scalar square root or quotient.
+        const V rstd = V::set(1.0f) / sqrt(V::set(squares_of<kCentred>(x, mean, a.d) * share + eps));
+        rstd.store_n(a.rstd + i, 1);
+        T* const y[1] = {row<T>(a.y, i)};
+        write_rows(y, a.d, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
+            const V t = load_part(x + j, lanes), w = load_part(weight + j, lanes);
+            r[0] = kCentred ? fma((t - mean) * rstd, w, load_part(bias + j, lanes)) : t * rstd * w;
+        });
+    }
+    if (a.past_caches) stream_end();
+}
+
+template <class T, bool kCentred>
+inline int norm(const NormArgs& args, int threads) {
     NormArgs call = args;
     run_team(
         worthwhile(threads, static_cast<double>(args.m) * static_cast<double>(args.d) * 0.2),
         [](const Team& team, void* context) {
             const NormArgs& a = *static_cast<NormArgs*>(context);
-            const float share = 1.0f / static_cast<float>(a.d), eps = static_cast<float>(a.eps);
             int64_t start, stop;
             team.split(a.m, 1, &start, &stop);
-            for (int64_t i = start; i < stop; ++i) {
-                const float* x = a.x + i * a.x_rs;
-                float* y = a.y + i * a.y_rs;
-                const float squares = sum_of(a.d, [&](int64_t j, int lanes, V s) {
-                    const V t = load_part(x + j, lanes);
-                    return fma(t, t, s);
-                });
-                const V scale = V::set(1.0f) / sqrt(V::set(squares * share + eps));
-                scale.store_n(a.rstd + i, 1);
-                for_vectors(a.d, [&](int64_t j, int lanes) {
-                    store_part(load_part(x + j, lanes) * scale * load_part(a.weight + j, lanes), y + j, lanes);
-                });
-            }
+            norm_rows<T, kCentred>(a, start, stop);
         },
         &call);
     return 0;
 }
 
+// With xhat = (x - mean) rstd and g = w dy:  dx = rstd (g - xhat mean(g xhat) - mean(g)) + dsum; a root-mean-square
+// norm has neither mean. Adds the row's parts of dweight = sum of dy xhat and dbias = sum of dy.
+template <class T, bool kCentred>
+inline void norm_backward_row(const NormBackwardArgs& a, int64_t i, float share, float* dweight, float* dbias) {
+    const T *x = row<T>(a.x, i), *dy = row<T>(a.dy, i), *weight = static_cast<const T*>(a.weight);
+    const T* dsum = a.dsum.data == nullptr ? nullptr : row<T>(a.dsum, i);
+    const V rstd = V::set(a.rstd[i]), mean = kCentred ? V::set(a.mean[i]) : V::zero();
+    const auto centred = [&](int64_t j, int lanes) {
+        const V t = load_part(x + j, lanes);
+        return kCentred ? t - mean : t;
+    };
+    const float dot = sum_of(a.d, [&](int64_t j, int lanes, V s) {
+        return fma(load_part(dy + j, lanes) * load_part(weight + j, lanes), centred(j, lanes), s);
+    });
+    const V pull = rstd * V::set(dot * share);
+    V push = V::zero();
+    if (kCentred) {
+        push = V::set(share * sum_of(a.d, [&](int64_t j, int lanes, V s) {
+                          return fma(load_part(dy + j, lanes), load_part(weight + j, lanes), s);
+                      }));
+    }
+    T* const dx[1] = {row<T>(a.dx, i)};
+    write_rows(dx, a.d, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
+        const V g = load_part(dy + j, lanes), xhat = centred(j, lanes) * rstd;
+        store_part(fma(g, xhat, load_part(dweight + j, lanes)), dweight + j, lanes);
+        if (kCentred) store_part(load_part(dbias + j, lanes) + g, dbias + j, lanes);
+        V t = fnma(xhat, pull, g * load_part(weight + j, lanes));
+        if (kCentred) t = t - push;
+        r[0] = dsum == nullptr ? t * rstd : fma(t, rstd, load_part(dsum + j, lanes));
+    });
+}
+
 struct NormBackwardCall {
     NormBackwardArgs args;
-    float* partial;
+    float *dweight, *dbias;  // of each block of rows
 };
 
-inline int rms_norm_backward(const NormBackwardArgs& args, int threads) {
-    const int64_t blocks = row_blocks(args.m);
-    NormBackwardCall call{args,
-                          static_cast<float*>(workspace(static_cast<size_t>(blocks * args.d + 1) * sizeof(float)))};
-    if (call.partial == nullptr) return 1;
+template <class T, bool kCentred>
+inline int norm_backward(const NormBackwardArgs& args, int threads) {
+    const int64_t blocks = row_blocks(args.m), size = blocks * args.d;
+    float* partial = static_cast<float*>(workspace(static_cast<size_t>(size * (kCentred ? 2 : 1) + 1) * sizeof(float)));
+    if (partial == nullptr) return 1;
+    NormBackwardCall call{args, partial, partial + size};
     run_team(
         worthwhile(threads, static_cast<double>(args.m) * static_cast<double>(args.d) * 0.4),
         [](const Team& team, void* context) {
-            const NormBackwardArgs& a = static_cast<NormBackwardCall*>(context)->args;
-            float* partials = static_cast<NormBackwardCall*>(context)->partial;
+            const NormBackwardCall& c = *static_cast<NormBackwardCall*>(context);
+            const NormBackwardArgs& a = c.args;
             const float share = 1.0f / static_cast<float>(a.d);
             int64_t start, stop;
             team.split(row_blocks(a.m), 1, &start, &stop);
             for (int64_t b = start; b < stop; ++b) {
-                float* partial = partials + b * a.d;
-                memset(partial, 0, static_cast<size_t>(a.d) * sizeof(float));
-                const int64_t first = b * rows_a_block(a.m);
-                const int64_t last = first + rows_a_block(a.m) < a.m ? first + rows_a_block(a.m) : a.m;
-                for (int64_t i = first; i < last; ++i) {
-                    const float *x = a.x + i * a.x_rs, *dy = a.dy + i * a.dy_rs;
-                    float* dx = a.dx + i * a.dx_rs;
-                    const float dot = sum_of(a.d, [&](int64_t j, int lanes, V s) {
-                        const V wdy = load_part(dy + j, lanes) * load_part(a.weight + j, lanes);
-                        return fma(wdy, load_part(x + j, lanes), s);
-                    });
-                    const float rstd = a.rstd[i];
-                    const V scale = V::set(rstd), pull = V::set(rstd * rstd * rstd * (dot * share));
-                    for_vectors(a.d, [&](int64_t j, int lanes) {
-                        const V g = load_part(dy + j, lanes), t = load_part(x + j, lanes);
-                        const V w = load_part(a.weight + j, lanes), scaled = g * scale;
-                        store_part(fma(t, scaled, load_part(partial + j, lanes)), partial + j, lanes);
-                        store_part(fnma(pull, t, w * scaled), dx + j, lanes);
-                    });
-                }
+                float *dweight = c.dweight + b * a.d, *dbias = c.dbias + b * a.d;
+                memset(dweight, 0, static_cast<size_t>(a.d) * sizeof(float));
+                if (kCentred) memset(dbias, 0, static_cast<size_t>(a.d) * sizeof(float));
+                const int64_t first = b * rows_a_block(a.m), last = least(a.m, first + rows_a_block(a.m));
+                for (int64_t i = first; i < last; ++i) norm_backward_row<T, kCentred>(a, i, share, dweight, dbias);
             }
+            if (a.past_caches) stream_end();
             team.barrier();
-            sum_blocks(team, partials, row_blocks(a.m), a.d, a.dweight);
+            sum_blocks(team, c.dweight, row_blocks(a.m), a.d, static_cast<T*>(a.dweight));
+            if (kCentred) sum_blocks(team, c.dbias, row_blocks(a.m), a.d, static_cast<T*>(a.dbias));
         },
         &call);
     return 0;

@@ -3,16 +3,28 @@
 #include "../core/isas.h"
 #include "adamw.h"
 #include "args.h"
-#include "elementwise.h"
+#include "cast.h"
 #include "norm.h"
+#include "rotary.h"
+#include "softmax.h"
+#include "swiglu.h"
 
 namespace jpllm {
 
+namespace isa = JPLLM_ISA_NAME;
+
 JPLLM_DEFINE_TABLE(FusedTable) = {
-    JPLLM_ISA_NAME::rms_norm,
-    JPLLM_ISA_NAME::rms_norm_backward,
-    JPLLM_ISA_NAME::swiglu,
-    JPLLM_ISA_NAME::adamw_step,
+    {isa::norm<float, false>, isa::norm<bf16, false>, isa::norm<fp16, false>},
+    {isa::norm_backward<float, false>, isa::norm_backward<bf16, false>, isa::norm_backward<fp16, false>},
+    {isa::norm<float, true>, isa::norm<bf16, true>, isa::norm<fp16, true>},
+    {isa::norm_backward<float, true>, isa::norm_backward<bf16, true>, isa::norm_backward<fp16, true>},
+    {isa::swiglu<float>, isa::swiglu<bf16>, isa::swiglu<fp16>},
+    {isa::rotary<float>, isa::rotary<bf16>, isa::rotary<fp16>},
+    {isa::softmax<float>, isa::softmax<bf16>, isa::softmax<fp16>},
+    {{isa::cast<float, float>, isa::cast<float, bf16>, isa::cast<float, fp16>},
+     {isa::cast<bf16, float>, isa::cast<bf16, bf16>, isa::cast<bf16, fp16>},
+     {isa::cast<fp16, float>, isa::cast<fp16, bf16>, isa::cast<fp16, fp16>}},
+    isa::adamw_step,
 };
 
 }  // namespace jpllm

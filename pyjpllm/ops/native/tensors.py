@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyjpllm.errors import UserError
 
-__all__ = ["_native", "array", "check", "flat_rows", "rows", "rows_in_line", "shapes"]
+__all__ = ["_native", "array", "check", "check_storage", "flat_rows", "rows", "rows_in_line", "shapes"]
 
 try:
     from pyjpllm import _native
@@ -65,11 +65,33 @@ def check(operation: str, **tensors: Tensor | None) -> None:
                 f"{operation}: the native kernels compute in float32 and {name} is {dtype}; "
                 "set precision.dtype = 'fp32', or train.kernels = 'torch'"
             )
-        if t.device.type not in ("cpu", "meta"):
+        _on_cpu(operation, name, t)
+
+
+def _on_cpu(operation: str, name: str, t: Tensor) -> None:
+    if t.device.type not in ("cpu", "meta"):
+        raise UserError(
+            f"{operation}: the native kernels compute on the CPU and {name} is on {t.device}; "
+            "set train.kernels = 'torch'"
+        )
+
+
+def check_storage(operation: str, **tensors: Tensor | None) -> None:
+    """As `check`, for operations on FP32, BF16 or FP16 tensors of one type."""
+    first: tuple[str, str] | None = None
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        dtype = str(t.dtype).removeprefix("torch.")
+        if t.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise UserError(
-                f"{operation}: the native kernels compute on the CPU and {name} is on {t.device}; "
+                f"{operation}: the native kernels compute in float32, bfloat16 and float16 and {name} is {dtype}; "
                 "set train.kernels = 'torch'"
             )
+        if first is not None and dtype != first[1]:
+            raise UserError(f"{operation}: one type is needed, and {first[0]} is {first[1]}, {name} {dtype}")
+        first = first or (name, dtype)
+        _on_cpu(operation, name, t)
 
 
 def shapes(operation: str, needed: str, ok: bool, *tensors: Tensor | None) -> None:
