@@ -54,6 +54,8 @@ class Peak:
 
     flops: float = 0.0
     how: str = ""
+    dtype: str = "fp32"
+    """``bf16`` takes the rate of BF16 dot products where the core has them."""
 
     def measure(self) -> None:
         """Measure once more, for about a tenth of a second."""
@@ -62,7 +64,11 @@ class Peak:
         except ImportError:
             self.flops, self.how = max(self.flops, _matmul_flops()), "the best of FP32 matrix products of 1024^3"
             return
-        self.flops, self.how = max(self.flops, _native.fma_peak(0.1, 1)), "FP32 multiply-adds in a register loop"
+        found, self.how = _native.fma_peak(0.1, 1), "FP32 multiply-adds in a register loop"
+        if self.dtype == "bf16":
+            found, has_dot = _native.dot_peak(0.1, 1)
+            self.how = "BF16 dot products in a register loop" if has_dot else f"{self.how}: no BF16 dot product here"
+        self.flops = max(self.flops, found)
 
 
 def _matmul_flops() -> float:

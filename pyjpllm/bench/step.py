@@ -16,6 +16,7 @@ import torch
 
 from pyjpllm.bench.memory import peak_bytes
 from pyjpllm.bench.probe import Peak, cpu_seconds, processor
+from pyjpllm.bench.scaling import wall_seconds
 from pyjpllm.bench.sides import Side, Work, make_side
 from pyjpllm.errors import UserError
 from pyjpllm.model import count_parameters, flops_per_token
@@ -38,7 +39,7 @@ class Row:
     tokens_per_second: float = 0.0
     """Of CPU time, in the best step."""
     mfu: float = 0.0
-    """Model FLOP/s in the best step, as a part of the core's FP32 peak."""
+    """Model FLOP/s in the best step, as a part of the core's peak in the step's type."""
     peak_bytes: int | None = None
     """The most memory beyond the libraries, in a process of its own; None when it was not measured."""
     operations: list[tuple[str, float, int]] = field(default_factory=list)
@@ -59,6 +60,12 @@ class StepBench:
     rows: list[Row]
     losses_agree: bool | None
     """None when there is only one side."""
+    wall_seconds: dict[int, float] = field(default_factory=dict)
+    """Of our first side's best step, by cores; empty when only one core was asked for."""
+
+    def scaling(self) -> float | None:
+        """How many times faster, by the wall clock, our first side is on all the cores asked for than on one."""
+        return self.wall_seconds[1] / self.wall_seconds[max(self.wall_seconds)] if self.wall_seconds else None
 
     def ratio(self) -> float | None:
         """How many times faster our first side is than the best of the others; None without others."""
@@ -72,7 +79,7 @@ class StepBench:
         """For `--json`."""
         work = asdict(self.work) | {"model": self.work.model.model_dump()}
         rows = [asdict(row) for row in self.rows]
-        return {**self.__dict__, "work": work, "rows": rows, "ratio": self.ratio()}
+        return {**self.__dict__, "work": work, "rows": rows, "ratio": self.ratio(), "scaling": self.scaling()}
 
 
 def operation_shares(step: Callable[[], object], top: int = 14) -> list[tuple[str, float, int]]:
@@ -107,11 +114,14 @@ def run_step_bench(
     core: int = 0,
     memory: bool = True,
     profile: bool = True,
+    threads: int = 1,
+    cores: Sequence[int] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> StepBench:
     """Measure ``sides`` (names as in ``make_side``) on ``work``; this process must be pinned already.
 
-    Each side takes one untimed step first; then they take turns ``repeats`` times, in changing order.
+    Each side takes one untimed step first; then they take turns ``repeats`` times, in changing order. With ``threads``
+    above 1 our first side is timed by the wall clock on so many of ``cores`` as well.
     """
     if repeats < 1:
         raise UserError(f"--repeats {repeats} is not positive")
@@ -120,8 +130,12 @@ def run_step_bench(
         for row in rows:
             say(f"memory of {row.side} ...")
             row.peak_bytes = peak_bytes(row.side, work, core)
+    wall: dict[int, float] = {}
+    if threads > 1:
+        say(f"wall time of {sides[0]} on 1 and {threads} cores ...")
+        wall = wall_seconds(sides[0], work, cores, threads, repeats=repeats)
     subjects = [make_side(side, work) for side in sides]
-    peak = Peak()
+    peak = Peak(dtype=work.dtype)
     for row, subject in zip(rows, subjects, strict=True):
         row.name = subject.name
         say(f"first step of {subject.name} ...")
@@ -150,6 +164,7 @@ def run_step_bench(
         torch=torch.__version__,
         rows=rows,
         losses_agree=losses_agree([row.losses for row in rows], LOSS_TOLERANCE[work.dtype]),
+        wall_seconds=wall,
     )
 
 
@@ -188,6 +203,9 @@ def table(bench: StepBench) -> str:
     ratio = bench.ratio()
     if ratio is not None:
         lines += ["", f"{bench.rows[0].name}: {ratio:.3f} times the speed of transformers."]
+    if bench.wall_seconds:
+        times = ", ".join(f"{seconds:.2f} s on {n}" for n, seconds in bench.wall_seconds.items())
+        lines.append(f"{bench.rows[0].name}, wall time a step by cores: {times}; {bench.scaling():.2f} times faster.")
     if bench.losses_agree is not None:
         tolerance = LOSS_TOLERANCE[work.dtype]
         lines.append(

@@ -14,8 +14,10 @@ import torch
 from pyjpllm.bench import probe
 from pyjpllm.bench.memory import main as memory_main
 from pyjpllm.bench.memory import pack, peak_bytes, unpack
+from pyjpllm.bench.scaling import wall_seconds
 from pyjpllm.bench.sides import Ours, Theirs, Work, make_side
 from pyjpllm.bench.step import StepBench, losses_agree, operation_shares, run_step_bench, table
+from pyjpllm.bench.step_verdicts import step_verdicts, verdict_lines
 from pyjpllm.cli.app import run
 from pyjpllm.config import PRESETS
 from pyjpllm.config.schema import ModelConfig
@@ -99,6 +101,44 @@ def test_alone() -> None:
     assert "operation" not in table(bench)
     with pytest.raises(UserError, match="--repeats 0"):
         run_step_bench(little(), ["torch"], repeats=0)
+
+
+def test_the_quoted_models() -> None:
+    from pyjpllm.cli.bench import MODELS, _shape
+    from pyjpllm.model import count_parameters
+
+    sizes = [count_parameters(_shape(name, None, None, None, None, None, None, None, 16)) for name in MODELS]
+    assert [round(size / 1e6, 1) for size in sizes] == [58.5, 123.6]
+
+
+def test_wall_time_on_cores() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    found = wall_seconds("torch", little(), cores, 1, repeats=1, turns=1)
+    assert set(found) == {1}
+    assert found[1] > 0
+    with pytest.raises(UserError, match="--threads 4096"):
+        wall_seconds("torch", little(), cores, 4096, repeats=1)
+    with pytest.raises(RuntimeError, match="ended with"):
+        wall_seconds("abacus", little(), cores, 1, repeats=1)
+
+
+def test_what_was_wanted_of_a_step() -> None:
+    bench = run_step_bench(little(), ["torch", "transformers"], repeats=1, memory=False, profile=False)
+    unknown = {v.what: v for v in step_verdicts(bench)}
+    assert unknown["whole step FP32: two cores over one, wall time"].met is None
+    assert any("eager alone" in what for what in unknown)
+    bench.rows[0].peak_bytes, bench.rows[1].peak_bytes = 50, 100
+    bench.rows[0].mfu = 0.9
+    bench.rows[1].side = "transformers-compiled"
+    bench.wall_seconds = {1: 3.8, 2: 2.0}
+    known = {v.what: v for v in step_verdicts(bench)}
+    assert known["whole step FP32: MFU"].met is True
+    assert known["whole step FP32: peak memory over the lesser of transformers'"].value == 0.5
+    assert known["whole step FP32: two cores over one, wall time"].value == pytest.approx(1.9)
+    speed = known["whole step FP32: speed over transformers, the better of eager and compiled"]
+    assert speed.value == bench.ratio()
+    assert "| 6 | whole step FP32: MFU | >= 82% | 90% | yes |" in verdict_lines(bench)
+    assert "1.90 times faster" in table(bench)
 
 
 def test_when_losses_agree() -> None:
@@ -245,6 +285,9 @@ def test_losses_that_differ_fail(capsys: pytest.CaptureFixture[str], monkeypatch
     ("words", "message"),
     [
         (["--preset", "tinny"], "did you mean 'tiny'"),
+        (["--model", "gpt-125m"], "did you mean 'gpt-124m'"),
+        (["--model", "gpt-124m", "--preset", "tiny"], "are two models"),
+        (["--threads", "4096"], "--threads 4096: this process may run on"),
         (["--heads", "6", "--kv-heads", "4"], "--kv-heads 4 does not divide the 6 heads"),
         (["--hidden", "100", "--heads", "8"], "take a multiple of 16"),
         (["--repeats", "0"], "--repeats"),
@@ -264,4 +307,4 @@ def test_every_preset_is_a_shape() -> None:
     from pyjpllm.cli.bench import _shape
 
     for name, sizes in PRESETS.items():
-        assert _shape(name, None, None, None, None, None, 1000, 16).hidden_size == sizes["hidden_size"]
+        assert _shape("llama-58m", name, None, None, None, None, None, 1000, 16).hidden_size == sizes["hidden_size"]
