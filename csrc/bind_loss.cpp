@@ -3,64 +3,97 @@
 
 namespace {
 
-void check_logsumexp(const char* op, const Array& hidden, const Array& weight, const Array& targets) {
-    same(op, "the columns of hidden and of weight", hidden.cols(), weight.cols());
-    same(op, "the rows of hidden and the size of targets", hidden.rows(), targets.rows());
-    contiguous(targets);
-    if (weight.rows() == 0) fail(op, "weight has no rows: the vocabulary is empty");
-}
+// The hidden states and the weights of a head, of one storage type.
+struct Head {
+    const char* op;
+    Array hidden, weight, targets;
+    jpllm_dtype dtype;
+
+    Head(const char* name, const py::tuple& hidden_t, const py::tuple& weight_t, const py::tuple& targets_t)
+        : op(name),
+          hidden(take_storage(op, "hidden", hidden_t, 2)),
+          weight(take_storage(op, "weight", weight_t, 2, &hidden)),
+          targets(take(op, "targets", targets_t, 1, "int64", 8)),
+          dtype(dtype_of(hidden)) {
+        same(op, "the columns of hidden and of weight", hidden.cols(), weight.cols());
+        same(op, "the rows of hidden and the size of targets", hidden.rows(), targets.rows());
+        contiguous(targets);
+        if (weight.rows() == 0) fail(op, "weight has no rows: the vocabulary is empty");
+    }
+
+    const std::int64_t* target() const { return static_cast<const std::int64_t*>(targets.data()); }
+    // One FP32 number a token.
+    float* of_tokens(const char* name, const py::tuple& from) const {
+        const Array a = take(op, name, from, 1);
+        same(op, (std::string("the rows of hidden and the size of ") + name).c_str(), hidden.rows(), a.rows());
+        contiguous(a);
+        return static_cast<float*>(a.data());
+    }
+    // Gradients are contiguous; None for one that is not wanted.
+    void* dhidden(const py::object& from) const {
+        return from.is_none() ? nullptr : shaped_as(hidden, take_storage(op, "dhidden", from, 2, &hidden));
+    }
+    float* dweight(const py::object& from) const {
+        return from.is_none() ? nullptr : static_cast<float*>(shaped_as(weight, take(op, "dweight", from, 2)));
+    }
+    void* shaped_as(const Array& like, const Array& a) const {
+        same(op, (std::string("the rows of ") + like.name + " and of " + a.name).c_str(), like.rows(), a.rows());
+        same(op, (std::string("the columns of ") + like.name + " and of " + a.name).c_str(), like.cols(), a.cols());
+        contiguous(a);
+        return a.data();
+    }
+};
 
 void linear_logsumexp(const py::tuple& hidden_t, const py::tuple& weight_t, const py::tuple& targets_t,
                       const py::tuple& lse_t, const py::tuple& target_logit_t, int threads) {
-    const char* op = "linear_logsumexp";
-    const Array hidden = take(op, "hidden", hidden_t, 2), weight = take(op, "weight", weight_t, 2);
-    const Array targets = take(op, "targets", targets_t, 1, "int64", 8), lse = take(op, "lse", lse_t, 1);
-    const Array target_logit = take(op, "target_logit", target_logit_t, 1);
-    check_logsumexp(op, hidden, weight, targets);
-    for (const Array* a : {&lse, &target_logit}) {
-        same(op, "the rows of hidden and the size of an output", hidden.rows(), a->rows());
-        contiguous(*a);
-    }
-    run(op, [&] {
-        return jpllm_linear_logsumexp(JPLLM_FP32, hidden.rows(), weight.rows(), hidden.cols(), hidden.data(),
-                                      hidden.stride[0], hidden.stride[1], weight.data(), weight.stride[0],
-                                      weight.stride[1], static_cast<const std::int64_t*>(targets.data()), lse.data(),
-                                      target_logit.data(), threads);
+    const Head h("linear_logsumexp", hidden_t, weight_t, targets_t);
+    float *lse = h.of_tokens("lse", lse_t), *target_logit = h.of_tokens("target_logit", target_logit_t);
+    run(h.op, [&] {
+        return jpllm_linear_logsumexp(h.dtype, h.hidden.rows(), h.weight.rows(), h.hidden.cols(), h.hidden.data(),
+                                      h.hidden.stride[0], h.hidden.stride[1], h.weight.data(), h.weight.stride[0],
+                                      h.weight.stride[1], h.target(), lse, target_logit, threads);
     });
 }
 
 void linear_logsumexp_backward(const py::tuple& hidden_t, const py::tuple& weight_t, const py::tuple& targets_t,
                                const py::tuple& lse_t, const py::tuple& dlse_t, const py::tuple& dtarget_t,
                                const py::object& dhidden_t, const py::object& dweight_t, int threads) {
-    const char* op = "linear_logsumexp_backward";
-    const Array hidden = take(op, "hidden", hidden_t, 2), weight = take(op, "weight", weight_t, 2);
-    const Array targets = take(op, "targets", targets_t, 1, "int64", 8), lse = take(op, "lse", lse_t, 1);
-    const Array dlse = take(op, "dlse", dlse_t, 1), dtarget = take(op, "dtarget_logit", dtarget_t, 1);
-    check_logsumexp(op, hidden, weight, targets);
-    for (const Array* a : {&lse, &dlse, &dtarget}) {
-        same(op, "the rows of hidden and the size of lse or a gradient", hidden.rows(), a->rows());
-        contiguous(*a);
-    }
-    void *dhidden = nullptr, *dweight = nullptr;
-    if (!dhidden_t.is_none()) {
-        const Array a = take(op, "dhidden", dhidden_t, 2);
-        same(op, "the rows of hidden and of dhidden", hidden.rows(), a.rows());
-        same(op, "the columns of hidden and of dhidden", hidden.cols(), a.cols());
-        contiguous(a);
-        dhidden = a.data();
-    }
-    if (!dweight_t.is_none()) {
-        const Array a = take(op, "dweight", dweight_t, 2);
-        same(op, "the rows of weight and of dweight", weight.rows(), a.rows());
-        same(op, "the columns of weight and of dweight", weight.cols(), a.cols());
-        contiguous(a);
-        dweight = a.data();
-    }
+    const Head h("linear_logsumexp_backward", hidden_t, weight_t, targets_t);
+    const float *lse = h.of_tokens("lse", lse_t), *dlse = h.of_tokens("dlse", dlse_t);
+    const float* dtarget = h.of_tokens("dtarget_logit", dtarget_t);
+    void* dhidden = h.dhidden(dhidden_t);
+    float* dweight = h.dweight(dweight_t);
+    run(h.op, [&] {
+        return jpllm_linear_logsumexp_backward(h.dtype, h.hidden.rows(), h.weight.rows(), h.hidden.cols(),
+                                               h.hidden.data(), h.hidden.stride[0], h.hidden.stride[1], h.weight.data(),
+                                               h.weight.stride[0], h.weight.stride[1], h.target(), lse, dlse, dtarget,
+                                               dhidden, dweight, threads);
+    });
+}
+
+// Returns the loss and the z-loss.
+std::pair<double, double> linear_cross_entropy(const py::tuple& hidden_t, const py::tuple& weight_t,
+                                               const py::tuple& targets_t, double z_loss, const py::object& dhidden_t,
+                                               const py::object& dweight_t, int threads) {
+    const Head h("linear_cross_entropy", hidden_t, weight_t, targets_t);
+    void* dhidden = h.dhidden(dhidden_t);
+    float* dweight = h.dweight(dweight_t);
+    double sums[2] = {0, 0};
+    run(h.op, [&] {
+        return jpllm_linear_cross_entropy(h.dtype, h.hidden.rows(), h.weight.rows(), h.hidden.cols(), h.hidden.data(),
+                                          h.hidden.stride[0], h.hidden.stride[1], h.weight.data(), h.weight.stride[0],
+                                          h.weight.stride[1], h.target(), z_loss, sums, dhidden, dweight, threads);
+    });
+    return {sums[0], sums[1]};
+}
+
+void scale(const py::tuple& from_t, double factor, const py::tuple& to_t, int threads) {
+    const char* op = "scale";
+    const Array from = take_storage(op, "from", from_t, 1), to = take_storage(op, "to", to_t, 1);
+    same(op, "the sizes of from and to", from.rows(), to.rows());
+    contiguous(from), contiguous(to);
     run(op, [&] {
-        return jpllm_linear_logsumexp_backward(JPLLM_FP32, hidden.rows(), weight.rows(), hidden.cols(), hidden.data(),
-                                               hidden.stride[0], hidden.stride[1], weight.data(), weight.stride[0],
-                                               weight.stride[1], static_cast<const std::int64_t*>(targets.data()),
-                                               lse.data(), dlse.data(), dtarget.data(), dhidden, dweight, threads);
+        return jpllm_scale(from.rows(), factor, dtype_of(from), from.data(), dtype_of(to), to.data(), threads);
     });
 }
 
@@ -72,4 +105,7 @@ void bind_loss(py::module_& m) {
           "threads"_a);
     m.def("linear_logsumexp_backward", &linear_logsumexp_backward, "hidden"_a, "weight"_a, "targets"_a, "lse"_a,
           "dlse"_a, "dtarget_logit"_a, "dhidden"_a, "dweight"_a, "threads"_a);
+    m.def("linear_cross_entropy", &linear_cross_entropy, "Loss and z-loss; their gradients are made on the way.",
+          "hidden"_a, "weight"_a, "targets"_a, "z_loss"_a, "dhidden"_a, "dweight"_a, "threads"_a);
+    m.def("scale", &scale, "to = factor * from", "from"_a, "factor"_a, "to"_a, "threads"_a);
 }

@@ -55,6 +55,41 @@ void test_logsumexp(int64_t n, int64_t v, int64_t d) {
     near(what + " dw", dw[0], want_dw, [](size_t) { return 2e-5; });
 }
 
+// The loss whose gradients forward makes, against the log-sum-exp's own, which is tested above.
+void test_cross_entropy(int64_t n, int64_t v, int64_t d) {
+    const std::string what =
+        "linear_cross_entropy " + std::to_string(n) + "x" + std::to_string(v) + "x" + std::to_string(d);
+    const Floats h = random_floats(n * d, 11), w = random_floats(v * d, 12);
+    const double z = 1e-2;
+    std::vector<int64_t> targets(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) targets[static_cast<size_t>(i)] = i % 5 == 3 ? -100 : (i * 37) % v;
+    Floats lse(targets.size()), logit(targets.size()), dlse(targets.size()), dtarget(targets.size());
+    jpllm_linear_logsumexp(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(), lse.data(),
+                           logit.data(), 1);
+    double loss = 0, penalty = 0;
+    for (size_t i = 0; i < targets.size(); ++i) {
+        if (targets[i] < 0) continue;
+        loss += static_cast<double>(lse[i]) - logit[i], penalty += z * lse[i] * lse[i];
+        dlse[i] = static_cast<float>(1 + 2 * z * lse[i]), dtarget[i] = -1;
+    }
+    Floats dh[3], dw[3];
+    double sums[2][2];
+    for (int run = 0; run < 3; ++run) dh[run].resize(h.size()), dw[run].resize(w.size());
+    for (int run = 0; run < 2; ++run) {
+        expect(jpllm_linear_cross_entropy(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(), z,
+                                          sums[run], dh[run].data(), dw[run].data(), run == 0 ? 1 : 3) == JPLLM_OK,
+               what);
+    }
+    expect(sums[0][0] == sums[1][0] && sums[0][1] == sums[1][1], what + ": one thread and three give different sums");
+    same_bits(what + " dh", dh[0], dh[1]), same_bits(what + " dw", dw[0], dw[1]);
+    expect(std::fabs(sums[0][0] - loss) <= 4e-6 * (std::fabs(loss) + 3), what + " loss");
+    expect(std::fabs(sums[0][1] - penalty) <= 4e-6 * (penalty + 3), what + " z-loss");
+    jpllm_linear_logsumexp_backward(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(), lse.data(),
+                                    dlse.data(), dtarget.data(), dh[2].data(), dw[2].data(), 1);
+    near(what + " dh", dh[0], {dh[2].begin(), dh[2].end()}, [](size_t) { return 4e-5; });
+    near(what + " dw", dw[0], {dw[2].begin(), dw[2].end()}, [](size_t) { return 4e-5; });
+}
+
 void test_special() {
     Floats h(20, 1.0f), w(60, 1.0f), lse(1), logit(1);
     h[7] = NAN;
@@ -68,5 +103,6 @@ void test_special() {
 
 void test_loss() {
     test_logsumexp(5, 7, 9), test_logsumexp(9, 1100, 20), test_logsumexp(1030, 11, 6);
+    test_cross_entropy(5, 7, 9), test_cross_entropy(33, 2100, 20);
     test_special();
 }

@@ -124,10 +124,10 @@ def linear_cross_entropy(
         if wrong_N.any():
             wrong = int(targets[wrong_N][0])
             raise IndexError(f"target {wrong} is neither in a vocabulary of {weight.shape[0]} nor {ignore_index}")
-    fused = optional_operation("summed_cross_entropy") if z_loss == 0.0 else None
-    if fused is not None:  # without z-loss all gradients are one factor times those that forward can make
-        loss = cast(Tensor, fused(hidden, weight, targets, valid_N))
-        return CrossEntropy(loss, torch.zeros_like(loss), valid_N.sum())
+    fused = optional_operation("summed_cross_entropy")
+    if fused is not None:  # where both sums get one factor, all gradients are it times those that forward can make
+        loss, penalty = fused(hidden, weight, targets, valid_N, z_loss)
+        return CrossEntropy(loss, penalty, valid_N.sum())
     lse_N, target_logit_N = linear_logsumexp(hidden, weight, targets)
     return combine_cross_entropy(lse_N, target_logit_N, valid_N, z_loss)
 

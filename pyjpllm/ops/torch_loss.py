@@ -87,17 +87,21 @@ def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) ->
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """The loss summed over tokens, whose gradients differ from those of forward by one factor only: forward makes them
-    while it has each chunk's logits, and nothing is made twice."""
+    """The loss and the z-loss summed over tokens. Where their gradients are one and the same tensor, as those of
+    ``loss + z_loss`` are, the inputs' gradients differ from those of the sum by that factor only: forward makes them
+    while it has each chunk's logits, and nothing is made twice. Else backward makes all again."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor, z_loss: float
+    ) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
         tokens, vocab = hidden_ND.shape[0], weight_VD.shape[0]
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
         losses_N1 = hidden_ND.new_empty((tokens, 1), dtype=wide)
+        lse_N1 = hidden_ND.new_empty((tokens, 1), dtype=wide)
         size = chunk_tokens(tokens, vocab)
         for start in range(0, tokens, size):
             piece = slice(start, start + size)
@@ -108,10 +112,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
             peak_n1 = logits_nV.amax(1, keepdim=True)
             grad_nV = logits_nV.sub_(peak_n1).exp_()
             total_n1 = grad_nV.sum(1, keepdim=True)
-            losses_N1[piece] = torch.where(valid_n1, peak_n1 + total_n1.log() - target_logit_n1, 0)
+            lse_n1 = torch.where(valid_n1, peak_n1 + total_n1.log(), 0)
+            lse_N1[piece] = lse_n1
+            losses_N1[piece] = torch.where(valid_n1, lse_n1 - target_logit_n1, 0)
             if grad_hidden_ND is None and grad_weight_VD is None:
                 continue
-            grad_nV.mul_(torch.where(valid_n1, 1 / total_n1, 0))
+            grad_nV.mul_(torch.where(valid_n1, (1 + 2 * z_loss * lse_n1) / total_n1, 0))
             grad_nV.scatter_add_(1, column_n1, -valid_n1.to(wide))
             grad_nV = grad_nV.to(hidden_ND.dtype)
             if grad_hidden_ND is not None:
@@ -121,18 +127,48 @@ class _SummedCrossEntropy(torch.autograd.Function):
             elif grad_weight_VD is not None:
                 grad_weight_VD.add_(grad_nV.t() @ hidden_nD)
         ctx.grads = (grad_hidden_ND, grad_weight_VD)
-        ctx.weight_dtype = weight_VD.dtype
-        return losses_N1.sum()
+        ctx.z_loss = z_loss
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, valid_N)
+        ctx.set_materialize_grads(False)
+        return losses_N1.sum(), z_loss * lse_N1.square().sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, grad_loss: Tensor | None, grad_penalty: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if grad_loss is None and (grad_penalty is None or ctx.z_loss == 0):
+            return None, None, None, None, None
+        if grad_loss is None or (grad_penalty is not grad_loss and ctx.z_loss != 0):
+            return *_unequal_gradients(ctx, grad_loss, grad_penalty), None, None, None
         grad_hidden_ND, grad_weight_VD = ctx.grads
-        hidden = None if grad_hidden_ND is None else grad_hidden_ND * grad.to(grad_hidden_ND.dtype)
-        weight = None if grad_weight_VD is None else (grad_weight_VD * grad).to(ctx.weight_dtype)
-        return hidden, weight, None, None
+        hidden = None if grad_hidden_ND is None else grad_hidden_ND * grad_loss.to(grad_hidden_ND.dtype)
+        weight = None if grad_weight_VD is None else (grad_weight_VD * grad_loss).to(ctx.saved_tensors[1].dtype)
+        return hidden, weight, None, None, None
 
 
-def summed_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor) -> Tensor:
-    loss: Tensor = _SummedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, valid_N)  # type: ignore[no-untyped-call]
-    return loss
+def _unequal_gradients(
+    ctx: Any, grad_loss: Tensor | None, grad_penalty: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of hidden and weight where the loss and the z-loss count with different factors."""
+    hidden_ND, weight_VD, targets_N, valid_N = ctx.saved_tensors
+    needs = ctx.needs_input_grad[:2]
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_(need) for x, need in zip((hidden_ND, weight_VD), needs, strict=True)]
+        lse_N, target_logit_N = linear_logsumexp(inputs[0], inputs[1], targets_N)
+    zero = lse_N.new_zeros(())
+    of_loss, of_penalty = (zero if grad is None else grad for grad in (grad_loss, grad_penalty))
+    grad_lse_N = torch.where(valid_N, of_loss + of_penalty * (2 * ctx.z_loss) * lse_N.detach(), zero)
+    grad_target_N = torch.where(valid_N, -of_loss, zero)
+    wanted = [x for x, need in zip(inputs, needs, strict=True) if need]
+    made = iter(torch.autograd.grad((lse_N, target_logit_N), wanted, (grad_lse_N, grad_target_N)))
+    hidden, weight = (next(made) if need else None for need in needs)
+    return hidden, weight
+
+
+def summed_cross_entropy(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, valid_N: Tensor, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """The sums of `CrossEntropy`; see `pyjpllm.ops.api.linear_cross_entropy`."""
+    loss, penalty = _SummedCrossEntropy.apply(hidden_ND, weight_VD, targets_N, valid_N, z_loss)  # type: ignore[no-untyped-call]
+    return loss, penalty

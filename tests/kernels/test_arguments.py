@@ -83,7 +83,7 @@ BAD = {
         "the vocabulary is empty",
     ),
     "width": (lambda: _native.linear_logsumexp(A, f32(5, 4), ints(2), f32(2), f32(2), 1), "hidden and of weight"),
-    "lse": (lambda: _native.linear_logsumexp(A, f32(5, 3), ints(2), f32(3), f32(2), 1), "size of an output"),
+    "lse": (lambda: _native.linear_logsumexp(A, f32(5, 3), ints(2), f32(3), f32(2), 1), "size of lse differ: 2 and 3"),
     "dhidden": (
         lambda: _native.linear_logsumexp_backward(A, f32(5, 3), ints(2), f32(2), f32(2), f32(2), f32(3, 3), None, 1),
         "rows of hidden and of dhidden differ: 2 and 3",

@@ -1,4 +1,4 @@
-"""The loss without z-loss, whose gradients `torch`'s forward makes: the same as the formula and as the other way."""
+"""The loss whose gradients forward makes, on `torch` and `native`: the formula's, whatever the chunks and factors."""
 
 from __future__ import annotations
 
@@ -22,35 +22,57 @@ def problem(tokens: int, vocab: int, seed: int, dtype: torch.dtype = torch.float
     return hidden, weight, targets.masked_fill(torch.rand(tokens, generator=generator) < 0.3, -100)
 
 
-@given(tokens=st.integers(1, 20), vocab=st.integers(1, 9), chunk=st.integers(1, 400), seed=st.integers(0, 999))
+def formula(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+    logits = hidden @ weight.t()
+    penalty = z_loss * torch.where(targets >= 0, logits.logsumexp(1), 0).square().sum()
+    return F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100), penalty
+
+
+@given(
+    tokens=st.integers(1, 20),
+    vocab=st.integers(1, 9),
+    chunk=st.integers(1, 400),
+    z_loss=st.sampled_from([0.0, 0.3]),
+    factors=st.sampled_from([(0.37, 0.37), (0.37, -2.0), (0.37, 0.0), (0.0, 1.3)]),
+    seed=st.integers(0, 999),
+)
 def test_loss_and_gradients_are_the_formulas_whatever_the_chunks(
-    tokens: int, vocab: int, chunk: int, seed: int
+    tokens: int, vocab: int, chunk: int, z_loss: float, factors: tuple[float, float], seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, ops.use_backend("torch"):
         patch.setattr(torch_loss, "CHUNK_BYTES", chunk)
         hidden, weight, targets = problem(tokens, vocab, seed)
-        result = ops.linear_cross_entropy(hidden, weight, targets)
-        found = torch.autograd.grad(result.loss * 0.37, (hidden, weight))
-        expected = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum", ignore_index=-100)
-        right = torch.autograd.grad(expected * 0.37, (hidden, weight))
+        result = ops.linear_cross_entropy(hidden, weight, targets, z_loss=z_loss)
+        expected, penalty = formula(hidden, weight, targets, z_loss)
+        found, right = (
+            torch.autograd.grad(
+                (x + y) * factors[0] if factors[0] == factors[1] else x * factors[0] + y * factors[1], (hidden, weight)
+            )
+            for x, y in (result[:2], (expected, penalty))
+        )
     torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-12)
-    assert result.z_loss == 0
+    torch.testing.assert_close(result.z_loss, penalty, rtol=1e-12, atol=1e-12)
     assert result.count == (targets >= 0).sum()
     for a, b in zip(found, right, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_it_equals_the_way_that_takes_a_z_loss() -> None:
-    with ops.use_backend("torch"):
-        hidden, weight, targets = problem(9, 7, 3)
-        direct = ops.linear_cross_entropy(hidden, weight, targets)
-        other = ops.linear_cross_entropy(hidden, weight, targets, z_loss=1e-30)
-        for a, b in zip(
-            torch.autograd.grad(direct.loss, (hidden, weight)),
-            torch.autograd.grad(other.loss, (hidden, weight)),
-            strict=True,
-        ):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_z_loss_costs_no_product_where_both_sums_count_alike(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the gradients were made again")
+
+    module = torch_loss if backend == "torch" else pytest.importorskip("pyjpllm.ops.native.loss")
+    with ops.use_backend(backend):
+        hidden, weight, targets = problem(9, 7, 3, torch.float32)
+        result = ops.linear_cross_entropy(hidden, weight, targets, z_loss=0.1)
+        expected = torch.autograd.grad(sum(formula(hidden, weight, targets, 0.1)) / 9 * 3, (hidden, weight))
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_unequal_gradients", never)
+            found = torch.autograd.grad(
+                (result.loss + result.z_loss) / torch.tensor(9.0).double() * 3, (hidden, weight)
+            )
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_pass_gradcheck_and_a_second_backward_gives_the_same() -> None:

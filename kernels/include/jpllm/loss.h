@@ -1,4 +1,8 @@
-/* The loss of a language model. Included by jpllm_kernels.h, which has the types and the rules. */
+/* The loss of a language model. Included by jpllm_kernels.h, which has the types and the rules.
+ *
+ * logits = hidden[N,D] weight[V,D]^T are never held whole. hidden and weight are FP32, BF16 or FP16, both alike; sums
+ * and the weight's gradient are FP32. A target outside [0, V) is none.
+ */
 #ifndef JPLLM_LOSS_H
 #define JPLLM_LOSS_H
 
@@ -8,19 +12,30 @@
 extern "C" {
 #endif
 
-/* With logits = hidden[N,D] weight[V,D]^T, never held whole: lse[N] = log sum exp(logits), target_logit[N] =
- * logits[n, targets[n]], or 0 where targets[n] is outside [0, V). */
+/* lse[N] = log sum exp(logits), target_logit[N] = logits[n, targets[n]], or 0 without a target. */
 jpllm_status jpllm_linear_logsumexp(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
                                     int64_t hidden_rs, int64_t hidden_cs, const void* weight, int64_t weight_rs,
-                                    int64_t weight_cs, const int64_t* targets, void* lse, void* target_logit,
+                                    int64_t weight_cs, const int64_t* targets, float* lse, float* target_logit,
                                     int threads);
 
-/* Gradients, given those of lse and target_logit. dhidden[N,D] and dweight[V,D] are contiguous; either may be NULL. */
+/* Gradients, given those of lse and target_logit. dhidden[N,D], of the dtype, and dweight[V,D] are contiguous; either
+ * may be NULL. */
 jpllm_status jpllm_linear_logsumexp_backward(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
                                              int64_t hidden_rs, int64_t hidden_cs, const void* weight,
                                              int64_t weight_rs, int64_t weight_cs, const int64_t* targets,
-                                             const void* lse, const void* dlse, const void* dtarget_logit,
-                                             void* dhidden, void* dweight, int threads);
+                                             const float* lse, const float* dlse, const float* dtarget_logit,
+                                             void* dhidden, float* dweight, int threads);
+
+/* sums[0] = sum over tokens with a target of lse - target_logit, sums[1] = z_loss times that of lse^2, and the
+ * gradients of sums[0] + sums[1], made on the way. dhidden and dweight as above. */
+jpllm_status jpllm_linear_cross_entropy(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
+                                        int64_t hidden_rs, int64_t hidden_cs, const void* weight, int64_t weight_rs,
+                                        int64_t weight_cs, const int64_t* targets, double z_loss, double* sums,
+                                        void* dhidden, float* dweight, int threads);
+
+/* to[i] = factor * from[i], rounded once; from FP32 to any dtype, or within one. `to` may be `from` itself. */
+jpllm_status jpllm_scale(int64_t n, double factor, jpllm_dtype from_dtype, const void* from, jpllm_dtype to_dtype,
+                         void* to, int threads);
 
 #ifdef __cplusplus
 }

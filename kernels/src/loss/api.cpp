@@ -1,6 +1,4 @@
 // The loss: the C functions. They check arguments and call the table of the instruction set in use.
-#include <string.h>
-
 #include "../core/check.h"
 #include "args.h"
 
@@ -10,8 +8,22 @@ namespace {
 
 using namespace jpllm;
 
-const float* in(const void* p) { return static_cast<const float*>(p); }
-float* out(void* p) { return static_cast<float*>(p); }
+HeadArgs head_of(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden, int64_t hidden_rs,
+                 int64_t hidden_cs, const void* weight, int64_t weight_rs, int64_t weight_cs, const int64_t* targets) {
+    return {n,         v,         d,         static_cast<StorageType>(storage_type(dtype)),
+            hidden,    hidden_rs, hidden_cs, weight,
+            weight_rs, weight_cs, targets};
+}
+
+Check head_check(jpllm_dtype dtype, const HeadArgs& h) {
+    const size_t element = element_size(dtype);
+    return Check()
+        .fp32(dtype)
+        .that(h.n >= 0 && h.v >= 1 && h.d >= 0)
+        .array(h.hidden, h.n > 0 && h.d > 0, element)
+        .array(h.weight, h.n > 0 && h.d > 0, element)
+        .array(h.targets, h.n > 0, 8);
+}
 
 }  // namespace
 
@@ -19,46 +31,54 @@ extern "C" {
 
 jpllm_status jpllm_linear_logsumexp(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
                                     int64_t hidden_rs, int64_t hidden_cs, const void* weight, int64_t weight_rs,
-                                    int64_t weight_cs, const int64_t* targets, void* lse, void* target_logit,
+                                    int64_t weight_cs, const int64_t* targets, float* lse, float* target_logit,
                                     int threads) {
-    JPLLM_REQUIRE(Check()
-                      .fp32(dtype)
-                      .that(n >= 0 && v >= 1 && d >= 0)
-                      .array(hidden, n > 0 && d > 0)
-                      .array(weight, n > 0 && d > 0)
-                      .array(targets, n > 0, 8)
-                      .array(lse, n > 0)
-                      .array(target_logit, n > 0));
-    return done(
-        table()->linear_logsumexp({n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs, targets,
-                                   out(lse), out(target_logit), nullptr, nullptr, nullptr, nullptr, nullptr},
-                                  team_size(threads)));
+    const HeadArgs head = head_of(dtype, n, v, d, hidden, hidden_rs, hidden_cs, weight, weight_rs, weight_cs, targets);
+    JPLLM_REQUIRE(head_check(dtype, head).array(lse, n > 0).array(target_logit, n > 0));
+    return done(table()->linear_logsumexp({head, lse, target_logit}, team_size(threads)));
 }
 
 jpllm_status jpllm_linear_logsumexp_backward(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
                                              int64_t hidden_rs, int64_t hidden_cs, const void* weight,
                                              int64_t weight_rs, int64_t weight_cs, const int64_t* targets,
-                                             const void* lse, const void* dlse, const void* dtarget_logit,
-                                             void* dhidden, void* dweight, int threads) {
-    JPLLM_REQUIRE(Check()
-                      .fp32(dtype)
-                      .that(n >= 0 && v >= 1 && d >= 0)
-                      .array(hidden, n > 0 && d > 0)
-                      .array(weight, n > 0 && d > 0)
-                      .array(targets, n > 0, 8)
+                                             const float* lse, const float* dlse, const float* dtarget_logit,
+                                             void* dhidden, float* dweight, int threads) {
+    const HeadArgs head = head_of(dtype, n, v, d, hidden, hidden_rs, hidden_cs, weight, weight_rs, weight_cs, targets);
+    JPLLM_REQUIRE(head_check(dtype, head)
                       .array(lse, n > 0)
                       .array(dlse, n > 0)
                       .array(dtarget_logit, n > 0)
-                      .array(dhidden, false)
+                      .array(dhidden, false, element_size(dtype))
                       .array(dweight, false));
-    if (n == 0 && dweight != nullptr) {
-        memset(dweight, 0, static_cast<size_t>(v * d) * sizeof(float));
-        return JPLLM_OK;
-    }
-    return done(table()->linear_logsumexp_backward(
-        {n, v, d, in(hidden), hidden_rs, hidden_cs, in(weight), weight_rs, weight_cs, targets, nullptr, nullptr,
-         in(lse), in(dlse), in(dtarget_logit), out(dhidden), out(dweight)},
-        team_size(threads)));
+    return done(
+        table()->linear_logsumexp_backward({head, lse, dlse, dtarget_logit, dhidden, dweight}, team_size(threads)));
+}
+
+jpllm_status jpllm_linear_cross_entropy(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void* hidden,
+                                        int64_t hidden_rs, int64_t hidden_cs, const void* weight, int64_t weight_rs,
+                                        int64_t weight_cs, const int64_t* targets, double z_loss, double* sums,
+                                        void* dhidden, float* dweight, int threads) {
+    const HeadArgs head = head_of(dtype, n, v, d, hidden, hidden_rs, hidden_cs, weight, weight_rs, weight_cs, targets);
+    JPLLM_REQUIRE(
+        head_check(dtype, head).array(sums, true, 8).array(dhidden, false, element_size(dtype)).array(dweight, false));
+    CrossEntropyArgs args{head, z_loss, {0, 0}, dhidden, dweight};
+    const jpllm_status status = done(table()->linear_cross_entropy(args, team_size(threads)));
+    sums[0] = args.sums[0], sums[1] = args.sums[1];
+    return status;
+}
+
+jpllm_status jpllm_scale(int64_t n, double factor, jpllm_dtype from_dtype, const void* from, jpllm_dtype to_dtype,
+                         void* to, int threads) {
+    JPLLM_REQUIRE(Check()
+                      .storage(from_dtype)
+                      .storage(to_dtype)
+                      .that(from_dtype == JPLLM_FP32 || from_dtype == to_dtype, JPLLM_ERR_DTYPE)
+                      .that(n >= 0)
+                      .array(from, n > 0, element_size(from_dtype))
+                      .array(to, n > 0, element_size(to_dtype)));
+    return done(table()->scale({n, factor, from, static_cast<StorageType>(storage_type(from_dtype)), to,
+                                static_cast<StorageType>(storage_type(to_dtype))},
+                               team_size(threads)));
 }
 
 }  // extern "C"

@@ -1,151 +1,151 @@
-// A linear layer with a log-sum-exp over its outputs, the heart of the cross-entropy of a language model, without ever
-// holding all logits: chunks of tokens x vocabulary go through one scratch, forward with a running maximum and sum
-// (Milakov & Gimelshein, arXiv:1805.02867), backward by making the chunk anew and turning it into dlogits in place.
-//
-// Letters: N tokens, V vocabulary (`vocabulary` in code, V is the vector type), D model width.
+// The log-sum-exp of a linear layer's outputs and their gradients, for a head whose loss is finished elsewhere (a part
+// of the vocabulary): blocks of tokens and words go through one scratch, and backward makes the logits again.
 #pragma once
-#include "../../simd/math.h"
-#include "../core/rows.h"
-#include "../gemm/gemm.h"
-#include "args.h"
+#include "softmax.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-constexpr int64_t kChunkTokens = 1024, kChunkVocabulary = 1024;  // 4 MiB of logits
+constexpr int64_t kOnlineTokens = 1024, kOnlineWords = 1024;  // 4 MiB of logits
+
+// The running maximum and sum of tokens [n0, n0 + n), block after block of the vocabulary, in one block's memory or,
+// with `keep`, each block in its own (softmax.h).
+inline void take_tokens(const Team& team, const HeadArgs& head, const Cut& cut, const Products& products,
+                        const RowState& state, float* logits, int64_t n0, int64_t n, bool keep) {
+    for (int64_t block = 0; block < cut.blocks(head.v); ++block) {
+        const int64_t v0 = block * cut.words, words = least(cut.words, head.v - v0);
+        float* at = logits + (keep ? block * cut.block_floats() : 0);
+        products.multiply(team, n, words, head.d, hidden_rows(head, n0), weight_rows(head, v0).turned(), at, words,
+                          false);
+        take_block(team, state, head.targets + n0, n, block, v0, words, at, keep);
+    }
+}
 
 struct LogsumexpCall {
     LogsumexpArgs a;
-    float *logits, *maximum, *total;
-    GemmSpace space;
+    Cut cut;
+    Products products;
+    RowState state;
+    float* logits;
 };
 
-// Sets up the scratch of a call; 1 where there is no memory.
-inline int prepare(const LogsumexpArgs& a, LogsumexpCall* call) {
-    const int64_t n = least(a.n, kChunkTokens), v = least(a.v, kChunkVocabulary);
-    const int64_t widest = n > v ? n : v;
-    // The largest of the products: logits n x v over d; dhidden n x d over v; dweight v x d over n.
-    const int64_t packed = GemmSpace::floats(widest > a.d ? widest : a.d, widest, widest > a.d ? widest : a.d);
-    const int64_t floats = round_up(n * v, 64) + 2 * round_up(n, 64) + packed + 64;
-    float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
-    if (memory == nullptr) return 1;
-    call->a = a;
-    call->logits = memory;
-    call->maximum = memory + round_up(n * v, 64);
-    call->total = call->maximum + round_up(n, 64);
-    const int64_t big = widest > a.d ? widest : a.d;
-    call->space = GemmSpace::at(call->total + round_up(n, 64), big, widest, big);
-    return 0;
-}
-
-// logits[n, v] of the chunk that starts at (n0, v0).
-inline void logits_chunk(const Team& team, const LogsumexpCall& c, int64_t n0, int64_t n, int64_t v0, int64_t v) {
-    const LogsumexpArgs& a = c.a;
-    gemm_team(team,
-              GemmArgs{n, v, a.d, a.hidden + n0 * a.hidden_rs, a.hidden_rs, a.hidden_cs, a.weight + v0 * a.weight_rs,
-                       a.weight_cs, a.weight_rs, c.logits, v, 1, nullptr, 0, 0, false},
-              c.space);
-}
-
-inline void forward_rows(const Team& team, const LogsumexpCall& c, int64_t n0, int64_t n, int64_t v0, int64_t v) {
-    int64_t start, stop;
-    team.split(n, 1, &start, &stop);
-    for (int64_t i = start; i < stop; ++i) {
-        const float* row = c.logits + i * v;
-        V top = V::set(-__builtin_inff());
-        for_vectors(v, [&](int64_t j, int lanes) {
-            top = max(top,
-                      lanes == V::N ? V::load(row + j) : first_n(V::load_n(row + j, lanes), lanes, -__builtin_inff()));
-        });
-        const float before = v0 == 0 ? -__builtin_inff() : c.maximum[i], here = max_lane(top);
-        const float now = here > before ? here : before;
-        const V shift = V::set(now);
-        const float added = sum_of(v, [&](int64_t j, int lanes, V s) {
-            const V e = exp(load_part(row + j, lanes) - shift);
-            return s + (lanes == V::N ? e : first_n(e, lanes, 0.0f));
-        });
-        c.total[i] = v0 == 0 ? added : c.total[i] * __builtin_expf(before - now) + added;
-        c.maximum[i] = now;
-        const int64_t target = c.a.targets[n0 + i] - v0;
-        if (v0 == 0) c.a.target_out[n0 + i] = 0.0f;
-        if (target >= 0 && target < v) c.a.target_out[n0 + i] = row[target];
-    }
-}
-
-inline void forward_team(const Team& team, void* context) {
+inline void logsumexp_team(const Team& team, void* context) {
     const LogsumexpCall& c = *static_cast<LogsumexpCall*>(context);
-    for (int64_t n0 = 0; n0 < c.a.n; n0 += kChunkTokens) {
-        const int64_t n = least(kChunkTokens, c.a.n - n0);
-        for (int64_t v0 = 0; v0 < c.a.v; v0 += kChunkVocabulary) {
-            const int64_t v = least(kChunkVocabulary, c.a.v - v0);
-            logits_chunk(team, c, n0, n, v0, v);
-            forward_rows(team, c, n0, n, v0, v);
-        }
+    const HeadArgs& head = c.a.head;
+    for (int64_t n0 = 0; n0 < head.n; n0 += c.cut.tokens) {
+        const int64_t n = least(c.cut.tokens, head.n - n0);
+        take_tokens(team, head, c.cut, c.products, c.state, c.logits, n0, n, false);
         int64_t start, stop;
-        team.split(n, 1, &start, &stop);  // the same rows as in forward_rows: no barrier needed
+        team.split(n, 1, &start, &stop);  // the same rows as in take_block: no barrier needed
         for (int64_t i = start; i < stop; ++i) {
-            c.a.lse_out[n0 + i] = c.maximum[i] + __builtin_logf(c.total[i]);
+            c.a.lse[n0 + i] = static_cast<float>(c.state.lse(c.cut.blocks(head.v), i));
+            c.a.target_logit[n0 + i] = c.state.target[i];
         }
     }
-}
-
-inline double logsumexp_nanoseconds(const LogsumexpArgs& a) {
-    return static_cast<double>(a.n) * static_cast<double>(a.v) * (static_cast<double>(a.d) / 25.0 + 1.0);
 }
 
 inline int linear_logsumexp(const LogsumexpArgs& args, int threads) {
-    LogsumexpCall call;
-    if (prepare(args, &call) != 0) return 1;
-    run_team(worthwhile(threads, logsumexp_nanoseconds(args)), forward_team, &call);
+    if (args.head.n == 0) return 0;
+    const Cut cut = cut_head(args.head, kOnlineTokens, kOnlineWords);
+    const int64_t rows = RowState::floats(cut, cut.blocks(args.head.v));
+    const int64_t floats = rows + cut.block_floats() + Products::floats(cut, args.head.d);
+    float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
+    if (memory == nullptr) return 1;
+    LogsumexpCall call{args, cut, {memory + rows + cut.block_floats()}, RowState::at(memory, cut), memory + rows};
+    run_team(worthwhile(threads, head_nanoseconds(args.head, 1)), logsumexp_team, &call);
     return 0;
 }
 
-// logits -> dlogits = dlse softmax + dtarget onehot, in place.
-inline void backward_rows(const Team& team, const LogsumexpCall& c, int64_t n0, int64_t n, int64_t v0, int64_t v) {
+struct LogsumexpBackwardCall {
+    LogsumexpBackwardArgs a;
+    Cut cut;
+    Products products;
+    float *logits, *dhidden;
+};
+
+// logits -> dlogits = dlse softmax + dtarget onehot, in place. Ends with a barrier.
+inline void dlogits_rows(const Team& team, const LogsumexpBackwardArgs& a, int64_t n0, int64_t n, int64_t v0,
+                         int64_t words, float* logits) {
     int64_t start, stop;
     team.split(n, 1, &start, &stop);
     for (int64_t i = start; i < stop; ++i) {
-        float* row = c.logits + i * v;
-        const V shift = V::set(c.a.lse[n0 + i]), scale = V::set(c.a.dlse[n0 + i]);
-        for_vectors(v, [&](int64_t j, int lanes) {
+        float* row = logits + i * words;
+        const V shift = V::set(a.lse[n0 + i]), scale = V::set(a.dlse[n0 + i]);
+        for_vectors(words, [&](int64_t j, int lanes) {
             store_part(scale * exp(load_part(row + j, lanes) - shift), row + j, lanes);
         });
-        const int64_t target = c.a.targets[n0 + i] - v0;
-        if (target >= 0 && target < v) row[target] += c.a.dtarget[n0 + i];
+        const int64_t target = a.head.targets[n0 + i] - v0;
+        if (target >= 0 && target < words) row[target] += a.dtarget[n0 + i];
     }
     team.barrier();
 }
 
-inline void backward_team(const Team& team, void* context) {
-    const LogsumexpCall& c = *static_cast<LogsumexpCall*>(context);
-    const LogsumexpArgs& a = c.a;
-    for (int64_t n0 = 0; n0 < a.n; n0 += kChunkTokens) {
-        const int64_t n = least(kChunkTokens, a.n - n0);
-        for (int64_t v0 = 0; v0 < a.v; v0 += kChunkVocabulary) {
-            const int64_t v = least(kChunkVocabulary, a.v - v0);
-            logits_chunk(team, c, n0, n, v0, v);
-            backward_rows(team, c, n0, n, v0, v);
-            if (a.dhidden != nullptr) {
-                gemm_team(team,
-                          GemmArgs{n, a.d, v, c.logits, v, 1, a.weight + v0 * a.weight_rs, a.weight_rs, a.weight_cs,
-                                   a.dhidden + n0 * a.d, a.d, 1, nullptr, 0, 0, v0 > 0},
-                          c.space);
-            }
-            if (a.dweight != nullptr) {
-                gemm_team(team,
-                          GemmArgs{v, a.d, n, c.logits, 1, v, a.hidden + n0 * a.hidden_rs, a.hidden_rs, a.hidden_cs,
-                                   a.dweight + v0 * a.d, a.d, 1, nullptr, 0, 0, n0 > 0},
-                          c.space);
-            }
+// FP32 rows summed in scratch, rounded once to the storage type; every thread its share.
+inline void round_rows(const Team& team, const float* from, int64_t rows, int64_t d, StorageType type, void* to) {
+    int64_t start, stop;
+    team.split(rows * d, V::N, &start, &stop);
+    for_vectors(stop - start, [&](int64_t j, int lanes) {
+        const V x = load_part(from + start + j, lanes);
+        if (type == kBf16) store_part(x, static_cast<bf16*>(to) + start + j, lanes);
+        if (type == kFp16) store_part(x, static_cast<fp16*>(to) + start + j, lanes);
+    });
+    team.barrier();
+}
+
+// The two gradients that a block of dlogits [n, words], `ld` elements apart, adds to.
+inline void add_gradients(const Team& team, const HeadArgs& head, const Products& products, const Matrix& dlogits,
+                          int64_t n0, int64_t n, int64_t v0, int64_t words, float* dhidden, float* dweight,
+                          bool first_words, bool first_tokens) {
+    if (dhidden != nullptr) {
+        products.multiply(team, n, head.d, words, dlogits, weight_rows(head, v0), dhidden, head.d, !first_words);
+    }
+    if (dweight != nullptr) {
+        products.multiply(team, words, head.d, n, dlogits.turned(), hidden_rows(head, n0), dweight + v0 * head.d,
+                          head.d, !first_tokens);
+    }
+}
+
+// Where the sums of a chunk's dhidden are made: in the output itself, or in scratch where that is of 16 bits.
+inline float* dhidden_sums(const HeadArgs& head, void* dhidden, float* scratch, int64_t n0) {
+    if (dhidden == nullptr) return nullptr;
+    return head.type == kFp32 ? static_cast<float*>(dhidden) + n0 * head.d : scratch;
+}
+
+inline void logsumexp_backward_team(const Team& team, void* context) {
+    const LogsumexpBackwardCall& c = *static_cast<LogsumexpBackwardCall*>(context);
+    const HeadArgs& head = c.a.head;
+    for (int64_t n0 = 0; n0 < head.n; n0 += c.cut.tokens) {
+        const int64_t n = least(c.cut.tokens, head.n - n0);
+        float* dhidden = dhidden_sums(head, c.a.dhidden, c.dhidden, n0);
+        for (int64_t v0 = 0; v0 < head.v; v0 += c.cut.words) {
+            const int64_t words = least(c.cut.words, head.v - v0);
+            c.products.multiply(team, n, words, head.d, hidden_rows(head, n0), weight_rows(head, v0).turned(), c.logits,
+                                words, false);
+            dlogits_rows(team, c.a, n0, n, v0, words, c.logits);
+            add_gradients(team, head, c.products, {c.logits, words, 1, kFp32}, n0, n, v0, words, dhidden, c.a.dweight,
+                          v0 == 0, n0 == 0);
+        }
+        if (dhidden != nullptr && head.type != kFp32) {
+            void* to = const_cast<void*>(element(c.a.dhidden, n0 * head.d, head.type));
+            round_rows(team, dhidden, n, head.d, head.type, to);
         }
     }
 }
 
-inline int linear_logsumexp_backward(const LogsumexpArgs& args, int threads) {
-    LogsumexpCall call;
-    if (prepare(args, &call) != 0) return 1;
-    run_team(worthwhile(threads, 3.0 * logsumexp_nanoseconds(args)), backward_team, &call);
+inline int linear_logsumexp_backward(const LogsumexpBackwardArgs& args, int threads) {
+    const HeadArgs& head = args.head;
+    if (head.n == 0) {
+        if (args.dweight != nullptr) memset(args.dweight, 0, static_cast<size_t>(head.v * head.d) * sizeof(float));
+        return 0;
+    }
+    const Cut cut = cut_head(head, kOnlineTokens, kOnlineWords);
+    const int64_t rounded = args.dhidden != nullptr && head.type != kFp32 ? round_up(cut.tokens * head.d, 64) : 0;
+    const int64_t floats = rounded + cut.block_floats() + Products::floats(cut, head.d);
+    float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
+    if (memory == nullptr) return 1;
+    LogsumexpBackwardCall call{args, cut, {memory + rounded + cut.block_floats()}, memory + rounded, memory};
+    run_team(worthwhile(threads, head_nanoseconds(head, 3)), logsumexp_backward_team, &call);
     return 0;
 }
 

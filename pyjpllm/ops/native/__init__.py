@@ -6,7 +6,7 @@ Importing this package raises ImportError where the kernels are not built.
 
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
 from pyjpllm.ops.native.linear import linear
-from pyjpllm.ops.native.loss import linear_logsumexp
+from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.native.norm import add_rms_norm, layer_norm, rms_norm
 from pyjpllm.ops.native.optim import adamw_step
 from pyjpllm.ops.native.rotary import rotary
@@ -22,6 +22,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "softmax",
+    "summed_cross_entropy",
     "swiglu",
 ]
 

@@ -1,0 +1,75 @@
+// What forward and backward of the loss share: how tokens and vocabulary are cut, and the products of a chunk.
+//
+// Letters: N tokens, V vocabulary (`v` or words in code, V is the vector type), D model width.
+#pragma once
+#include "../core/rows.h"
+#include "../gemm/gemm.h"
+#include "args.h"
+
+namespace jpllm {
+namespace JPLLM_ISA_NAME {
+namespace {
+
+// Tokens of a chunk and words of a block of it. They depend on the shape alone, and so do all sums.
+struct Cut {
+    int64_t tokens, words;
+    int64_t blocks(int64_t v) const { return (v + words - 1) / words; }
+    int64_t block_floats() const { return round_up(tokens * words, 64); }
+};
+
+// The least equal parts of n that are no longer than `most`, in multiples of `unit` (which may make the last shorter).
+inline int64_t equal_part(int64_t n, int64_t most, int64_t unit) {
+    const int64_t parts = n <= most ? 1 : (n + most - 1) / most;
+    return round_up((n + parts - 1) / parts, unit);
+}
+
+inline Cut cut_head(const HeadArgs& head, int64_t most_tokens, int64_t most_words) {
+    return {least(equal_part(head.n, most_tokens, kTileRows), head.n),
+            least(equal_part(head.v, most_words, kTileCols), head.v)};
+}
+
+// One operand of a product.
+struct Matrix {
+    const void* data;
+    int64_t rs, cs;
+    StorageType type;
+    Matrix turned() const { return {data, cs, rs, type}; }
+};
+
+inline const void* element(const void* p, int64_t index, StorageType type) {
+    return static_cast<const char*>(p) + index * (type == kFp32 ? 4 : 2);
+}
+inline Matrix hidden_rows(const HeadArgs& h, int64_t n0) {
+    return {element(h.hidden, n0 * h.hidden_rs, h.type), h.hidden_rs, h.hidden_cs, h.type};
+}
+inline Matrix weight_rows(const HeadArgs& h, int64_t v0) {
+    return {element(h.weight, v0 * h.weight_rs, h.type), h.weight_rs, h.weight_cs, h.type};
+}
+
+// The products of a team over one piece of memory: c[M,N] (+)= a[M,K] b[K,N], c FP32 with rows c_rs apart.
+struct Products {
+    float* memory;
+
+    // Enough for the three products of a chunk.
+    static int64_t floats(const Cut& cut, int64_t d) {
+        const int64_t wide = cut.tokens > cut.words ? cut.tokens : cut.words, most = wide > d ? wide : d;
+        return GemmSpace::floats(most, most, most) + 64;
+    }
+    void multiply(const Team& team, int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, float* c,
+                  int64_t c_rs, bool accumulate) const {
+        const auto floats = [](const Matrix& x) { return static_cast<const float*>(x.data); };
+        const GemmArgs args{m,    n, k,    floats(a), a.rs,    a.cs, floats(b), b.rs,
+                            b.cs, c, c_rs, 1,         nullptr, 0,    0,         accumulate};
+        gemm_team(team, args, GemmSpace::at(memory, m, n, k));
+    }
+};
+
+// Nanoseconds of `products` products and their passes over the logits, on one thread.
+inline double head_nanoseconds(const HeadArgs& head, double products) {
+    return static_cast<double>(head.n) * static_cast<double>(head.v) *
+           (products * static_cast<double>(head.d) / 25.0 + 1.0);
+}
+
+}  // namespace
+}  // namespace JPLLM_ISA_NAME
+}  // namespace jpllm
