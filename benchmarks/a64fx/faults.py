@@ -7,7 +7,8 @@
 | gather, scatter | at least 4 cycles of both load ports | every loop |
 | FADDV, FMAXV and the like | 9 micro-operations, 64 cycles | innermost loops; once a row is no fault |
 | MOVPRFX before MOVPRFX | each costs a place in the pipes | innermost loops |
-| WHILE, LDR z, STR z, a call | WHILE is for tails, the others show spills | innermost loops that multiply |
+| WHILE, a call | WHILE is for tails | innermost loops that multiply and add |
+| LDR z, STR z | one port; made where a compiler spills | innermost loops of products (sums in registers) |
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from benchmarks.a64fx.assembly import Loop, disassemble, find_loops
 from benchmarks.a64fx.places import find_places, short_name
 
 _EVERY_LOOP = ("indexed", "fdiv", "fsqrt", "gather", "scatter")
-_LOOPS_THAT_MULTIPLY = ("while", "ldr z", "str z", "call")
+_LOOPS_THAT_MULTIPLY = ("while", "call")
+_PRODUCTS = ("ldr z", "str z")
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Fault:
     count: int = 1
 
 
-def forbidden(name: str, innermost: bool, multiplies: bool) -> bool:
+def forbidden(name: str, innermost: bool, multiplies: bool, product: bool = False) -> bool:
     """Whether an instruction (as classes.slow_on_a64fx names it) is a fault in a loop of this kind."""
     if name.startswith(_EVERY_LOOP):
         return True
-    return innermost and (multiplies or name not in _LOOPS_THAT_MULTIPLY)
+    if not innermost or name in _PRODUCTS:
+        return innermost and product
+    return multiplies or name not in _LOOPS_THAT_MULTIPLY
 
 
 def find_faults(path: Path, tools: toolchain.Tools | None = None) -> list[Fault]:
@@ -55,7 +59,7 @@ def find_faults(path: Path, tools: toolchain.Tools | None = None) -> list[Fault]
             for address, name in _slow(loop):
                 if name == "while" and _multiplies(loop) <= main:
                     continue  # a tail: the function has a loop without WHILE that does at least as much a turn
-                if forbidden(name, loop.innermost, _multiplies(loop) > 0):
+                if forbidden(name, loop.innermost, _multiplies(loop) > 0, _is_product(loop)):
                     found.setdefault(address, (name, why, short_name(function.name)))
     places = find_places(path, tools.symbolizer, list(found))
     counted = Counter(
@@ -67,6 +71,12 @@ def find_faults(path: Path, tools: toolchain.Tools | None = None) -> list[Fault]
 
 def _multiplies(loop: Loop) -> int:
     return sum(classes.types_of(loop, x86=False).values())
+
+
+def _is_product(loop: Loop) -> bool:
+    """Multiply-adds alone, whose sums no store of the loop takes (a spill's STR does not count)."""
+    stores = any(i.mnemonic.startswith("st1") for i in loop.path)
+    return _multiplies(loop) > 0 and not stores and classes.other_arithmetic(loop, x86=False) == 0
 
 
 def _has_while(loop: Loop) -> bool:

@@ -67,8 +67,8 @@ class Row:
 
     @property
     def is_product(self) -> bool:
-        """The loop over K of a matrix product: multiply-adds, loads and nothing else."""
-        return self.multiply_adds > 0 and self.other == 0
+        """The loop over K of a matrix product: multiply-adds into registers, loads and nothing else."""
+        return self.multiply_adds > 0 and self.other == 0 and self.stores == 0
 
     def bound(self, core: classes.Core) -> float:
         """The share of the peak that the loop's own counts allow: two loads a cycle, four instructions decoded, and

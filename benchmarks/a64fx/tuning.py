@@ -77,15 +77,20 @@ class LoopOf:
 
 # The loops of one pass over the data, one after the other; the streams are those the loop itself touches.
 PASSES: dict[str, tuple[LoopOf, ...]] = {
-    "norm forward": (LoopOf("fused", "rms_norm$", False, 1), LoopOf("fused", "rms_norm$", True, 3)),
-    "norm backward": (LoopOf("fused", "rms_norm_backward", False, 3), LoopOf("fused", "rms_norm_backward", True, 6)),
-    "SwiGLU forward": (LoopOf("fused", "swiglu", True, 3),),
-    "SwiGLU backward": (LoopOf("fused", "swiglu", True, 5),),
-    "loss forward": (LoopOf("loss", "forward", False, 1),),
-    "loss backward": (LoopOf("loss", "backward", True, 2),),
+    "norm forward": (
+        LoopOf("fused", "squares_of<false, float>|rms_norm$", False, 1),
+        LoopOf("fused", "norm(_rows)?<float, false>|rms_norm$", True, 3),
+    ),
+    "norm backward": (
+        LoopOf("fused", "norm_backward_row<float, false>|rms_norm_backward", False, 3),
+        LoopOf("fused", "norm_backward_row<float, false>|rms_norm_backward", True, 6),
+    ),
+    "SwiGLU forward": (LoopOf("fused", "swiglu_rows?(<float>| )", True, 3),),
+    "SwiGLU backward": (LoopOf("fused", "swiglu_backward_row<float>|swiglu_rows ", True, 5),),
+    "loss forward": (LoopOf("loss", "take_block|forward_rows", False, 1),),
+    "loss backward": (LoopOf("loss", "dlogits_rows|backward_rows", True, 2),),
     "AdamW": (LoopOf("fused", "adamw", True, 7),),
 }
-
 
 # Streams of a whole pass between a core and the memory: read, updated, written anew. Weights of a row stay in L1.
 STREAMS: dict[str, tuple[int, int, int]] = {

@@ -194,6 +194,10 @@ def test_where_an_instruction_is_forbidden():
     for name in ("faddv", "movprfx chain"):
         assert forbidden(name, innermost=True, multiplies=False)
         assert not forbidden(name, innermost=False, multiplies=True)
-    for name in ("while", "ldr z", "str z", "call"):
+    for name in ("while", "call"):
         assert forbidden(name, innermost=True, multiplies=True)
         assert not forbidden(name, innermost=True, multiplies=False)
+    for name in ("ldr z", "str z"):
+        assert forbidden(name, innermost=True, multiplies=True, product=True)
+        assert not forbidden(name, innermost=True, multiplies=True, product=False)
+        assert not forbidden(name, innermost=False, multiplies=True, product=True)

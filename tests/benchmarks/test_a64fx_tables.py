@@ -34,7 +34,7 @@ def test_tuning_of_a_header_without_it():
 
 def test_a_step_of_k_does_not_depend_on_unrolling():
     numbers = {"tile_rows": 8, "tile_vectors": 3}
-    product = {"family": "gemm", "other": 0, "accumulators": 24}
+    product = {"family": "gemm", "other": 0, "accumulators": 24, "stores": 0, "stored_bytes": 0}
     for turns in (1, 2):
         rows = [row(**product, fma={"fp32": 24 * turns}, cycles=12.5 * turns, share=0.96)]
         assert tuning.gemm_step(rows, numbers).cycles == pytest.approx(12.5)

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.a64fx
 
 A64FX = classes.CORES["a64fx"]
 FAMILIES = sorted(unit.parent.name for unit in toolchain.ROOT.glob("kernels/src/*/unit.cpp"))
-# The latency of 9 on two pipes: a loop with fewer sums cannot reach the peak, and is held to what it can.
-ENOUGH_SUMS = 18
+# 18 sums just cover the latency of 9 on two pipes. A loop with so few or fewer is held to what its counts allow.
+ENOUGH_SUMS = 20
 SHARE = 0.95
 
 # (family, kernel's name, element type, at least so many sums): loops that must be there, so that no check passes for
