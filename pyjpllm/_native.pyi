@@ -9,7 +9,18 @@ from typing import Any
 Array = tuple[int, Sequence[int], Sequence[int], str, object]
 """The owner is what keeps the memory alive during the call, such as the tensor itself."""
 
-def gemm(a: Array, b: Array, c: Array, bias: Array | None, accumulate: bool, threads: int) -> None: ...
+def gemm(
+    a: Array,
+    b: Array,
+    c: Array,
+    bias: Array | None,
+    accumulate: bool,
+    threads: int,
+    residual: Array | None = None,
+    up: Array | None = None,
+    gate_out: Array | None = None,
+    up_out: Array | None = None,
+) -> None: ...
 def column_sum(x: Array, out: Array, threads: int) -> None: ...
 def set_past_caches(bytes: int) -> int: ...
 def rms_norm(

@@ -56,6 +56,11 @@ struct V {
         for (int i = 0; i < n; ++i) p[i].bits = lanes[i];
     }
 
+    void store_halves(float* low, float* high) const {
+        _mm_storeu_ps(low, _mm256_castps256_ps128(v));
+        _mm_storeu_ps(high, _mm256_extractf128_ps(v, 1));
+    }
+
     static __m256i mask(int n) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
@@ -96,29 +101,43 @@ inline float max_lane(V a) {
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps(x, x, 1)));
 }
 
-inline void transpose(V (&r)[8]) {
-    __m256 t[8], u[8];
-    JPLLM_UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
-        t[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
-    }
-    JPLLM_UNROLL for (int i = 0; i < 8; i += 4) {
-        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-    JPLLM_UNROLL for (int i = 0; i < 4; ++i) {
-        r[i].v = _mm256_permute2f128_ps(u[i], u[4 + i], 0x20);
-        r[4 + i].v = _mm256_permute2f128_ps(u[i], u[4 + i], 0x31);
+// Of t[i] = rows i and i + 4 side by side, elements 0-3 of each, and t[4 + i] = their elements 4-7.
+inline void transpose_lanes(const __m256 (&t)[8], V (&r)[8]) {
+    JPLLM_UNROLL for (int h = 0; h < 8; h += 4) {
+        const __m256 a = _mm256_unpacklo_ps(t[h], t[h + 1]), b = _mm256_unpackhi_ps(t[h], t[h + 1]);
+        const __m256 c = _mm256_unpacklo_ps(t[h + 2], t[h + 3]), d = _mm256_unpackhi_ps(t[h + 2], t[h + 3]);
+        r[h].v = _mm256_shuffle_ps(a, c, 0x44);
+        r[h + 1].v = _mm256_shuffle_ps(a, c, 0xee);
+        r[h + 2].v = _mm256_shuffle_ps(b, d, 0x44);
+        r[h + 3].v = _mm256_shuffle_ps(b, d, 0xee);
     }
 }
+inline void transpose(V (&r)[8]) {
+    __m256 t[8];
+    JPLLM_UNROLL for (int i = 0; i < 4; ++i) {
+        t[i] = _mm256_permute2f128_ps(r[i].v, r[4 + i].v, 0x20);
+        t[4 + i] = _mm256_permute2f128_ps(r[i].v, r[4 + i].v, 0x31);
+    }
+    transpose_lanes(t, r);
+}
+// The load ports put the halves in place, which spares the shuffles across them.
+inline void load_transposed(V (&r)[8], const float* p, int64_t stride) {
+    const auto both = [](const float* low, const float* high) {
+        return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+    };
+    __m256 t[8];
+    JPLLM_UNROLL for (int i = 0; i < 4; ++i) {
+        t[i] = both(p + i * stride, p + (4 + i) * stride);
+        t[4 + i] = both(p + i * stride + 4, p + (4 + i) * stride + 4);
+    }
+    transpose_lanes(t, r);
+}
 
-// Tile 6 x 16: 12 sums + 2 of B + 1 of A in 16 registers.
+// Tile 4 x 24: 12 sums + 3 of B + 1 of A in 16 registers.
 struct Tuning {
-    static constexpr int tile_rows = 6, tile_vectors = 2;
-    static constexpr int block_k = 256, block_m = 144, panel_n = 4080, panel_m = 4098;
-    static constexpr int prefetch = 0;
+    static constexpr int tile_rows = 4, tile_vectors = 3;
+    static constexpr int block_k = 512, block_m = 96, panel_n = 2048, panel_m = 2048;
+    static constexpr int prefetch = 0, line = 16;
 };
 
 }  // namespace

@@ -44,6 +44,11 @@ struct V {
     void stream(bf16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow()); }
     void stream(fp16* p) const { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), halves()); }
 
+    void store_halves(float* low, float* high) const {
+        _mm256_storeu_ps(low, _mm512_castps512_ps256(v));
+        _mm256_storeu_ps(high, _mm512_extractf32x8_ps(v, 1));
+    }
+
     static V widen(__m256i halves) {
         return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
     }
@@ -97,8 +102,8 @@ inline void transpose(V (&r)[16]) {
 // L1), so block_k is long; docs/kernels.md has the measurement.
 struct Tuning {
     static constexpr int tile_rows = 8, tile_vectors = 3;
-    static constexpr int block_k = 512, block_m = 96, panel_n = 4080, panel_m = 4096;
-    static constexpr int prefetch = 0;
+    static constexpr int block_k = 512, block_m = 96, panel_n = 2048, panel_m = 2048;
+    static constexpr int prefetch = 0, line = 16;
 };
 
 }  // namespace

@@ -64,6 +64,11 @@ struct V {
         store(p);
     }
 
+    void store_halves(float* low, float* high) const {
+        memcpy(low, &v, sizeof v / 2);
+        memcpy(high, reinterpret_cast<const char*>(&v) + sizeof v / 2, sizeof v / 2);
+    }
+
     static V from_bits(Uint4 bits) {
         V r;
         memcpy(&r.v, &bits, sizeof bits);
@@ -169,8 +174,8 @@ inline void transpose(V (&r)[4]) {
 // Tile 4 x 8: 8 sums + 2 of B + 1 of A (+ 1 product, there may be no FMA) in the 16 registers of x86-64.
 struct Tuning {
     static constexpr int tile_rows = 4, tile_vectors = 2;
-    static constexpr int block_k = 256, block_m = 128, panel_n = 4096, panel_m = 4096;
-    static constexpr int prefetch = 0;
+    static constexpr int block_k = 256, block_m = 128, panel_n = 2048, panel_m = 2048;
+    static constexpr int prefetch = 0, line = 16;
 };
 
 }  // namespace

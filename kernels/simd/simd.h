@@ -11,8 +11,12 @@
 //   max(a, b) min(a, b)               give b where either is NaN (SVE: NaN)
 //   first_n(x, n, fill)               x in the first n lanes, fill in the others
 //   sum(x) max_lane(x)                across the lanes, a fixed order
+//   x.store_halves(low, high)         the first N / 2 lanes and the others
 //   transpose(V (&)[N])               an N x N block
-//   Tuning                            tile, block and prefetch sizes of the matrix product
+//   load_transposed(V (&r)[N], p, s)  r[l] = elements p[i * s + l], i < N
+//   Tuning                            of the matrix product: tile, blocks, the most rows and columns of a panel, bytes
+//   of B
+//                                     to prefetch ahead, floats of a cache line
 //
 // Everything is in an unnamed namespace inside the instruction set's own: no function compiled for one set may be
 // merged by the linker with another's. For the same reason these units include no C++ library header.
@@ -25,6 +29,14 @@
 #define JPLLM_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define JPLLM_UNROLL _Pragma("GCC unroll 64")
+#endif
+// x86 gains from inner loops unrolled; on SVE, GCC makes chains of MOVPRFX of them.
+#if !defined(__x86_64__)
+#define JPLLM_UNROLL_X86
+#elif defined(__clang__)
+#define JPLLM_UNROLL_X86 _Pragma("clang loop unroll_count(4)")
+#else
+#define JPLLM_UNROLL_X86 _Pragma("GCC unroll 4")
 #endif
 
 namespace jpllm {
@@ -63,7 +75,23 @@ namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
+// The storage type behind a pointer.
+template <class P>
+struct Storage;
+template <class T>
+struct Storage<const T*> {
+    using type = T;
+};
+
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1); }
+
+template <class T>
+inline void load_transposed(V (&r)[V::N], const T* p, int64_t stride) {
+    JPLLM_UNROLL for (int i = 0; i < V::N; ++i)
+        r[i] = V::load(p + i * stride);
+    transpose(r);
+}
 
 // One element from any storage type and to it.
 template <class T>
@@ -71,6 +99,20 @@ inline float to_float(T x) {
     return sum(V::load_n(&x, 1));
 }
 inline float to_float(float x) { return x; }
+inline float to_float(bf16 x) {
+    const uint32_t bits = uint32_t{x.bits} << 16;
+    float r;
+    memcpy(&r, &bits, sizeof r);
+    return r;
+}
+#if defined(__ARM_FEATURE_SVE)
+// A sum across lanes, as above, takes an A64FX 64 cycles.
+inline float to_float(fp16 x) {
+    __fp16 half;
+    memcpy(&half, &x.bits, sizeof half);
+    return half;
+}
+#endif
 template <class T>
 inline T from_float(float x) {
     T r;

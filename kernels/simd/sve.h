@@ -42,6 +42,12 @@ struct V {
         store(p);
     }
 
+    void store_halves(float* low, float* high) const {
+        const svbool_t first = svwhilelt_b32_s32(0, N / 2);
+        svst1_f32(first, low, v);
+        svst1_f32(svnot_b_z(svptrue_b32(), first), high - N / 2, v);
+    }
+
     static V widen(svbool_t lanes, const bf16* p) {
         return {svreinterpret_f32_u32(svlsl_n_u32_x(svptrue_b32(), svld1uh_u32(lanes, &p->bits), 16))};
     }
@@ -118,8 +124,8 @@ inline void transpose(V (&r)[V::N]) {
 // in the CMG's.
 struct Tuning {
     static constexpr int tile_rows = 8, tile_vectors = 3;
-    static constexpr int block_k = 256, block_m = 128, panel_n = 4080, panel_m = 4096;
-    static constexpr int prefetch = 512;
+    static constexpr int block_k = 256, block_m = 128, panel_n = 2048, panel_m = 2048;
+    static constexpr int prefetch = 512, line = 64;
 };
 
 }  // namespace

@@ -8,14 +8,36 @@
 extern "C" {
 #endif
 
-/* C[M,N] = A[M,K] B[K,N] + bias[N], or C += ... where accumulate is not 0. bias may be NULL.
- * (row, column) strides on every operand: transposed operands are a swap of strides. */
+/* A matrix in memory: element (i, j) is element i * rs + j * cs of data. A stride of 0 repeats; data NULL is none. */
+typedef struct jpllm_matrix {
+    void* data;
+    int64_t rs, cs;
+    jpllm_dtype dtype; /* FP32, BF16 or FP16 */
+} jpllm_matrix;
+
+/* C[M,N] = A[M,K] B[K,N] + bias + residual (+ C, where accumulate is not 0). With `up` [K,N]:
+ * C = silu(A B) * (A up) + ..., and gate_out = A B, up_out = A up where they have memory (for the backward).
+ * All sums are FP32 whatever the types, and each element of a result is rounded once, to nearest, ties to even.
+ * bias and residual are [M,N]: a bias of the columns has rs = 0. Transposed operands are a swap of strides.
+ * Error of an element before that rounding: at most (k_b + K / k_b + 4) u sum |a b|, u = 2^-24, where k_b <= 512 is the
+ * length of a block of K; rounding errors add up like a walk, so that sqrt(K) u sum |a b| is what is seen. */
+typedef struct jpllm_gemm_args {
+    int64_t m, n, k;
+    jpllm_matrix a, b, c;
+    jpllm_matrix bias, residual;
+    jpllm_matrix up, gate_out, up_out;
+    int accumulate;
+} jpllm_gemm_args;
+
+jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads);
+
+/* The plain product of one type: C = A B + bias[N], or C += ... where accumulate is not 0. bias may be NULL. */
 jpllm_status jpllm_gemm(jpllm_dtype dtype, int64_t m, int64_t n, int64_t k, const void* a, int64_t a_rs, int64_t a_cs,
                         const void* b, int64_t b_rs, int64_t b_cs, void* c, int64_t c_rs, int64_t c_cs,
                         const void* bias, int accumulate, int threads);
 
-/* out[N] = sum over rows of x[M,N] (the gradient of a bias). */
-jpllm_status jpllm_column_sum(jpllm_dtype dtype, int64_t m, int64_t n, const void* x, int64_t x_rs, void* out,
+/* out[N] = sum over rows of x[M,N], in FP32 (the gradient of a bias). */
+jpllm_status jpllm_column_sum(jpllm_dtype dtype, int64_t m, int64_t n, const void* x, int64_t x_rs, float* out,
                               int threads);
 
 #ifdef __cplusplus

@@ -1,6 +1,8 @@
 // The matrix products: the C functions. They check arguments and call the table of the instruction set in use.
 #include <string.h>
 
+#include <initializer_list>
+
 #include "../core/check.h"
 #include "args.h"
 
@@ -10,38 +12,83 @@ namespace {
 
 using namespace jpllm;
 
-const float* in(const void* p) { return static_cast<const float*>(p); }
-float* out(void* p) { return static_cast<float*>(p); }
+int64_t size_of(int64_t x) { return x < 0 ? -x : x; }
+
+// Elements of a result must lie apart: its rows, or its columns, one behind the other.
+bool apart(const jpllm_matrix& c, int64_t m, int64_t n) {
+    const int64_t rs = size_of(c.rs), cs = size_of(c.cs);
+    if (m == 0 || n == 0) return true;
+    if ((n > 1 && cs == 0) || (m > 1 && rs == 0)) return false;
+    return m <= 1 || n <= 1 || (rs >= cs ? rs >= cs * (n - 1) + 1 : cs >= rs * (m - 1) + 1);
+}
+
+void check_matrix(Check* check, const jpllm_matrix& x, bool any) {
+    check->storage(x.dtype).array(x.data, any, element_size(x.dtype));
+}
+
+Operand operand(const jpllm_matrix& x) {
+    return {x.data, x.rs, x.cs, x.data == nullptr ? kFp32 : static_cast<StorageType>(storage_type(x.dtype))};
+}
+// A single column has no stride to speak of; 1 lets it take the fast ways.
+Result result(const jpllm_matrix& x, int64_t n) {
+    return {x.data, x.rs, n == 1 ? 1 : x.cs,
+            x.data == nullptr ? kFp32 : static_cast<StorageType>(storage_type(x.dtype))};
+}
+
+Check check_product(const jpllm_gemm_args& g) {
+    Check check;
+    check.that(g.m >= 0 && g.n >= 0 && g.k >= 0);
+    const bool any = g.m > 0 && g.n > 0;
+    check_matrix(&check, g.a, any && g.k > 0);
+    check_matrix(&check, g.b, any && g.k > 0);
+    check_matrix(&check, g.c, any);
+    check.that(apart(g.c, g.m, g.n));
+    for (const jpllm_matrix* x : {&g.bias, &g.residual, &g.up, &g.gate_out, &g.up_out}) {
+        if (x->data != nullptr) check_matrix(&check, *x, any);
+    }
+    check.that(g.up.data != nullptr || (g.gate_out.data == nullptr && g.up_out.data == nullptr));
+    check.that(g.gate_out.data == nullptr || apart(g.gate_out, g.m, g.n));
+    check.that(g.up_out.data == nullptr || apart(g.up_out, g.m, g.n));
+    return check;
+}
+
+GemmArgs args_of(const jpllm_gemm_args& g) {
+    GemmArgs args{g.m, g.n, g.k, operand(g.a), operand(g.b), result(g.c, g.n)};
+    args.accumulate = g.accumulate != 0;
+    args.added[0] = operand(g.bias), args.added[1] = operand(g.residual);
+    args.up = operand(g.up);
+    args.gate_out = result(g.gate_out, g.n), args.up_out = result(g.up_out, g.n);
+    return args;
+}
 
 }  // namespace
 
 extern "C" {
 
+jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads) {
+    JPLLM_REQUIRE(check_product(*args));
+    return done(table()->gemm(args_of(*args), team_size(threads)));
+}
+
 jpllm_status jpllm_gemm(jpllm_dtype dtype, int64_t m, int64_t n, int64_t k, const void* a, int64_t a_rs, int64_t a_cs,
                         const void* b, int64_t b_rs, int64_t b_cs, void* c, int64_t c_rs, int64_t c_cs,
                         const void* bias, int accumulate, int threads) {
-    const auto size = [](int64_t x) { return x < 0 ? -x : x; };
-    const bool rows_outer = size(c_rs) >= size(c_cs);
-    JPLLM_REQUIRE(
-        Check()
-            .fp32(dtype)
-            .that(m >= 0 && n >= 0 && k >= 0)
-            .array(a, m > 0 && k > 0)
-            .array(b, k > 0 && n > 0)
-            .array(c, m > 0 && n > 0)
-            .array(bias, false)
-            .that(m * n == 0 || ((n == 1 || c_cs != 0) && (m == 1 || c_rs != 0)))
-            .that(m <= 1 || n <= 1 ||
-                  (rows_outer ? size(c_rs) >= size(c_cs) * (n - 1) + 1 : size(c_cs) >= size(c_rs) * (m - 1) + 1)));
-    return done(table()->gemm({m, n, k, in(a), a_rs, a_cs, in(b), b_rs, b_cs, out(c), c_rs, n == 1 ? 1 : c_cs, in(bias),
-                               0, 1, accumulate != 0},
-                              team_size(threads)));
+    jpllm_gemm_args args;
+    memset(&args, 0, sizeof args);
+    args.m = m, args.n = n, args.k = k;
+    args.a = {const_cast<void*>(a), a_rs, a_cs, dtype};
+    args.b = {const_cast<void*>(b), b_rs, b_cs, dtype};
+    args.c = {c, c_rs, c_cs, dtype};
+    args.bias = {const_cast<void*>(bias), 0, 1, dtype};
+    args.accumulate = accumulate;
+    return jpllm_gemm_with(&args, threads);
 }
 
-jpllm_status jpllm_column_sum(jpllm_dtype dtype, int64_t m, int64_t n, const void* x, int64_t x_rs, void* o,
+jpllm_status jpllm_column_sum(jpllm_dtype dtype, int64_t m, int64_t n, const void* x, int64_t x_rs, float* o,
                               int threads) {
-    JPLLM_REQUIRE(Check().fp32(dtype).that(m >= 0 && n >= 0).array(x, m > 0 && n > 0).array(o, n > 0));
-    return done(table()->column_sum({m, n, in(x), x_rs, out(o)}, team_size(threads)));
+    JPLLM_REQUIRE(
+        Check().storage(dtype).that(m >= 0 && n >= 0).array(x, m > 0 && n > 0, element_size(dtype)).array(o, n > 0));
+    return done(table()->column_sum[storage_type(dtype)]({m, n, x, x_rs, o}, team_size(threads)));
 }
 
 }  // extern "C"

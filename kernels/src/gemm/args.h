@@ -1,34 +1,47 @@
-// Checked arguments of the matrix products, and the table that an instruction set has of them.
+// Arguments of the matrix products, as checked by api.cpp, and what an instruction set's unit gives to it.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../core/dtypes.h"
+
 namespace jpllm {
 
+// A matrix in memory: element (i, j) lies at data + (i * rs + j * cs) elements of `type`.
+struct Operand {
+    const void* data = nullptr;
+    int64_t rs = 0, cs = 0;
+    StorageType type = kFp32;
+    Operand turned() const { return {data, cs, rs, type}; }
+};
+struct Result {
+    void* data = nullptr;
+    int64_t rs = 0, cs = 0;
+    StorageType type = kFp32;
+};
+
+// C[M,N] = A[M,K] B[K,N] + added[0] + added[1] (+ C, where it accumulates), summed in FP32 and rounded once.
+// With `up`: C = silu(A B) * (A up) + ..., and A B and A up are kept in gate_out and up_out where those have memory.
 struct GemmArgs {
     int64_t m, n, k;
-    const float* a;
-    int64_t a_rs, a_cs;
-    const float* b;
-    int64_t b_rs, b_cs;
-    float* c;
-    int64_t c_rs, c_cs;
-    const float* bias;  // bias[i * bias_rs + j * bias_cs], or null
-    int64_t bias_rs, bias_cs;
-    bool accumulate;
+    Operand a, b;
+    Result c;
+    bool accumulate = false;
+    Operand added[2] = {};  // a bias (rs = 0) and a residual, say
+    Operand up = {};
+    Result gate_out = {}, up_out = {};
 };
 
 struct ColumnSumArgs {
     int64_t m, n;
-    const float* x;
+    const void* x;
     int64_t x_rs;
     float* out;
 };
 
-// The int functions return 0, or 1 where there is no memory for the work space.
 struct GemmTable {
     int (*gemm)(const GemmArgs&, int threads);
-    int (*column_sum)(const ColumnSumArgs&, int threads);
+    int (*column_sum[kStorageTypes])(const ColumnSumArgs&, int threads);
 };
 
 }  // namespace jpllm

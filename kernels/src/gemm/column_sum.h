@@ -12,6 +12,7 @@ struct ColumnSumCall {
     float* partial;
 };
 
+template <class T>
 inline int column_sum(const ColumnSumArgs& args, int threads) {
     const int64_t blocks = row_blocks(args.m);
     ColumnSumCall call{args, static_cast<float*>(workspace(static_cast<size_t>(blocks * args.n + 1) * sizeof(float)))};
@@ -28,7 +29,8 @@ inline int column_sum(const ColumnSumArgs& args, int threads) {
                 const int64_t last = first + rows_a_block(a.m) < a.m ? first + rows_a_block(a.m) : a.m;
                 for_vectors(a.n, [&](int64_t j, int lanes) {
                     V s = V::zero();
-                    for (int64_t i = first; i < last; ++i) s = s + load_part(a.x + i * a.x_rs + j, lanes);
+                    for (int64_t i = first; i < last; ++i)
+                        s = s + load_part(static_cast<const T*>(a.x) + i * a.x_rs + j, lanes);
                     store_part(s, partial + b * a.n + j, lanes);
                 });
             }

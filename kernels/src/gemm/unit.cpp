@@ -9,7 +9,7 @@ namespace jpllm {
 
 JPLLM_DEFINE_TABLE(GemmTable) = {
     JPLLM_ISA_NAME::gemm,
-    JPLLM_ISA_NAME::column_sum,
+    {JPLLM_ISA_NAME::column_sum<float>, JPLLM_ISA_NAME::column_sum<bf16>, JPLLM_ISA_NAME::column_sum<fp16>},
 };
 
 }  // namespace jpllm

@@ -28,13 +28,7 @@ inline Cut cut_head(const HeadArgs& head, int64_t most_tokens, int64_t most_word
             least(equal_part(head.v, most_words, kTileCols), head.v)};
 }
 
-// One operand of a product.
-struct Matrix {
-    const void* data;
-    int64_t rs, cs;
-    StorageType type;
-    Matrix turned() const { return {data, cs, rs, type}; }
-};
+using Matrix = Operand;
 
 inline const void* element(const void* p, int64_t index, StorageType type) {
     return static_cast<const char*>(p) + index * (type == kFp32 ? 4 : 2);
@@ -53,14 +47,13 @@ struct Products {
     // Enough for the three products of a chunk.
     static int64_t floats(const Cut& cut, int64_t d) {
         const int64_t wide = cut.tokens > cut.words ? cut.tokens : cut.words, most = wide > d ? wide : d;
-        return GemmSpace::floats(most, most, most) + 64;
+        return gemm_floats(most, most, most);
     }
     void multiply(const Team& team, int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, float* c,
                   int64_t c_rs, bool accumulate) const {
-        const auto floats = [](const Matrix& x) { return static_cast<const float*>(x.data); };
-        const GemmArgs args{m,    n, k,    floats(a), a.rs,    a.cs, floats(b), b.rs,
-                            b.cs, c, c_rs, 1,         nullptr, 0,    0,         accumulate};
-        gemm_team(team, args, GemmSpace::at(memory, m, n, k));
+        GemmArgs args{m, n, k, a, b, {c, c_rs, 1, kFp32}};
+        args.accumulate = accumulate;
+        gemm_team(team, args, memory);
     }
 };
 

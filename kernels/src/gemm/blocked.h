@@ -1,0 +1,251 @@
+// The blocked driver (Goto & van de Geijn, ACM TOMS 34(3), 2008; Van Zee & van de Geijn, ACM TOMS 41(3), 2015), over an
+// engine: how blocks are packed and tiles multiplied (Fp32 in pack.h is one).
+//
+// A (row, column) stride on every operand makes NN, NT, TN and TT the same code. Each element of C is summed over k in
+// blocks that depend on K alone, in order, whatever M, N and the threads are: threads split rows and columns only.
+// Where C cannot hold FP32 sums itself, they are kept in a panel until the last block of K, so each is rounded once.
+#pragma once
+#include "../core/team.h"
+#include "finish.h"
+
+namespace jpllm {
+namespace JPLLM_ISA_NAME {
+namespace {
+
+// K in equal blocks of at most Tuning::block_k, whole vectors long for the sake of packing.
+inline int64_t k_block(int64_t k) {
+    const int64_t blocks = k <= Tuning::block_k ? 1 : (k + Tuning::block_k - 1) / Tuning::block_k;
+    return k == 0 ? V::N : round_up((k + blocks - 1) / blocks, V::N);
+}
+
+inline GemmArgs transposed(const GemmArgs& g) {
+    const auto turned = [](auto x) {
+        const int64_t rs = x.rs;
+        x.rs = x.cs, x.cs = rs;
+        return x;
+    };
+    GemmArgs t = g;
+    t.m = g.n, t.n = g.m, t.a = turned(g.b), t.b = turned(g.a), t.c = turned(g.c);
+    for (Operand& more : t.added) more = turned(more);
+    return t;
+}
+
+// Up to kNarrow columns of C use an element of A too seldom to pay for packing it, up to kFewRows rows one of B.
+constexpr int64_t kNarrow = 256, kFewRows = 2 * kTileRows, kSmall = 128, kPackedCols = Tuning::panel_n / 2;
+
+// Rows of A (or columns of B) with k in line, in FP32: the micro-kernel can read them where they lie.
+inline bool along_k(const Operand& x, int64_t k_stride) { return x.type == kFp32 && k_stride == 1; }
+
+// How a product is carried out.
+struct Plan {
+    GemmArgs g;
+    const float* packed;  // B as pack_weights() left it, or null
+    bool a_in_place, b_in_place;
+    bool lazy_b;          // each thread packs a sliver of B as it goes
+    bool direct, finish;  // the sums are C's elements; there is something to do after the last
+    int64_t kb, mc, nc;   // blocks
+    int sides;            // 2 with a gate, else 1
+
+    int64_t floats_a, floats_b, floats_sums;
+    int64_t floats() const { return floats_a + floats_b + floats_sums; }
+};
+
+template <class E>
+inline Plan plan_product(const GemmArgs& args, const float* packed) {
+    Plan p{};
+    p.g = args, p.packed = packed;
+    if (E::in_place && !there(args.up) && packed == nullptr) {
+        const bool a_narrow = args.n <= kNarrow && along_k(args.a, args.a.cs);
+        const bool b_narrow = args.m <= kNarrow && along_k(args.b, args.b.rs) && args.k >= kNarrow;
+        if (b_narrow && !(a_narrow && args.n <= args.m)) {
+            p.g = transposed(args);
+        } else if (args.c.cs != 1 && args.c.rs == 1 && !a_narrow) {
+            p.g = transposed(args);
+        }
+    } else if (!there(args.up) && packed == nullptr && args.c.cs != 1 && args.c.rs == 1) {
+        p.g = transposed(args);
+    }
+    const GemmArgs& g = p.g;
+    p.a_in_place = E::in_place && g.n <= kNarrow && along_k(g.a, g.a.cs);
+    p.b_in_place =
+        E::in_place && !there(g.up) && packed == nullptr && along_k(g.b, g.b.cs) && g.m <= kSmall && g.n <= kSmall;
+    p.lazy_b = g.m <= kFewRows && packed == nullptr;
+    p.direct = g.c.type == kFp32 && g.c.cs == 1 && !there(g.up);
+    p.finish = !p.direct || there(g.added[0]) || there(g.added[1]);
+    p.kb = k_block(g.k);
+    p.sides = there(g.up) ? 2 : 1;
+    const bool panel_of_sums = !p.direct && p.kb < g.k;
+    p.mc = panel_of_sums ? Tuning::panel_m / 2 : Tuning::panel_m;
+    p.nc = panel_of_sums || packed != nullptr ? kPackedCols : Tuning::panel_n;
+    const int64_t rows = least(g.m, p.mc), cols = p.sides * round_up(least(g.n, p.nc), E::lanes);
+    p.floats_a = p.a_in_place ? 0 : round_up(round_up(rows, 2 * E::rows) * E::floats(p.kb), 64);
+    p.floats_b = p.lazy_b || packed != nullptr ? 0 : round_up(cols * E::floats(p.kb), 64);
+    p.floats_sums = panel_of_sums ? rows * cols : 0;
+    return p;
+}
+
+// Packed blocks and the panel of sums.
+struct Space {
+    float *a, *b, *sums;
+    int64_t sums_rs;
+};
+
+// One block: where it lies in C and K.
+struct Block {
+    int64_t i, j, p, k;
+    bool first, last;
+};
+
+// The team's shape over a block of C: rows x columns of threads, the one with the least work for the busiest thread.
+inline int team_rows(int size, int64_t row_tiles, int64_t col_tiles) {
+    int best = size;
+    int64_t least_work = INT64_MAX;
+    for (int rows = size; rows >= 1; --rows) {
+        if (size % rows != 0) continue;
+        const int64_t cols = size / rows;
+        const int64_t work = ((row_tiles + rows - 1) / rows) * ((col_tiles + cols - 1) / cols);
+        if (work < least_work) least_work = work, best = rows;
+    }
+    return best;
+}
+
+// A sliver of B, and with a gate the same columns of `up` behind it.
+template <class E>
+inline void pack_sliver(const GemmArgs& g, int64_t p, int64_t k, int64_t j, int cols, int vectors, float* to) {
+    E::pack_b(g.b, p, p + k, j, cols, vectors, to);
+    if (there(g.up)) E::pack_b(g.up, p, p + k, j, cols, vectors, to + vectors * E::lanes * E::floats(k));
+}
+
+// Tiles of rows [i0, i1) x the sliver at column j of a block, by one thread.
+template <class E>
+inline void multiply_sliver(const Plan& plan, const Space& space, const Block& at, int64_t i0, int64_t i1, int64_t j,
+                            int cols, int vectors, const float* b, int64_t b_rs) {
+    const GemmArgs& g = plan.g;
+    alignas(64) float own[2 * E::rows * E::cols];
+    const auto tile_of = [&](int rows) {
+        return plan.a_in_place ? tile_for<false>(rows, vectors) : E::tile(rows, vectors);
+    };
+    const TileFunction whole = tile_of(E::rows);
+    const int64_t line = E::floats(at.k);
+    for (int64_t i = i0; i < i1; i += E::rows) {
+        const int rows = static_cast<int>(least(E::rows, i1 - i));
+        const TileFunction multiply = rows == E::rows ? whole : tile_of(rows);
+        const float* a = space.a + i * line;
+        int64_t a_rs = 1, a_cs = E::rows;
+        if (plan.a_in_place) {
+            a = static_cast<const float*>(g.a.data) + (at.i + i) * g.a.rs + at.p * g.a.cs;
+            a_rs = g.a.rs, a_cs = g.a.cs;
+        }
+        TileOut out{own, E::cols, rows, cols, false};
+        float* up = own + E::rows * E::cols;
+        if (plan.direct) {
+            float* c = static_cast<float*>(g.c.data) + (at.i + i) * g.c.rs + at.j + j;
+            out = {c, g.c.rs, rows, cols, !at.first || g.accumulate};
+        } else if (space.sums != nullptr) {
+            out = {space.sums + i * space.sums_rs + plan.sides * j, space.sums_rs, rows, cols, !at.first};
+            up = out.c + cols;
+        }
+        multiply(E::steps(at.k), a, a_rs, a_cs, b, b_rs, out);
+        if (plan.sides == 2) {
+            TileOut other = out;
+            other.c = up;
+            multiply(E::steps(at.k), a, a_rs, a_cs, b + vectors * E::lanes * line, b_rs, other);
+        }
+        if (at.last && plan.finish) {
+            finish_tile<E::rows, E::cols>(g, g.accumulate && !plan.direct, at.i + i, at.j + j, rows, cols, out.c,
+                                          plan.sides == 2 ? up : nullptr, out.c_rs);
+        }
+    }
+}
+
+// Rows [m0, m1) x slivers [s0, s1) of a block, by one thread.
+template <class E>
+inline void multiply_block(const Plan& plan, const Space& space, const Block& at, int64_t m0, int64_t m1,
+                           const typename E::Slivers& slivers, int64_t s0, int64_t s1) {
+    const GemmArgs& g = plan.g;
+    alignas(64) float sliver[Tuning::block_k * E::cols * 2];
+    // With A in place and few columns, all of B's panel stays in L2 and a tile's rows of A in L1.
+    const int64_t step = plan.a_in_place ? E::rows : Tuning::block_m;
+    for (int64_t mb = m0; mb < m1; mb += step) {
+        const int64_t mb_end = least(mb + step, m1);
+        for (int64_t s = s0; s < s1; ++s) {
+            const int64_t j = slivers.start(s);
+            const int cols = slivers.cols(s), vectors = slivers.vectors(s);
+            const float* b = space.b + plan.sides * j * E::floats(at.k);
+            int64_t b_rs = vectors * V::N;
+            if (plan.b_in_place && cols == vectors * E::lanes) {
+                b = static_cast<const float*>(g.b.data) + at.p * g.b.rs + at.j + j;
+                b_rs = g.b.rs;
+            } else if (plan.lazy_b) {
+                pack_sliver<E>(g, at.p, at.k, at.j + j, cols, vectors, sliver);
+                b = sliver;
+            }
+            multiply_sliver<E>(plan, space, at, mb, mb_end, j, cols, vectors, b, b_rs);
+        }
+    }
+}
+
+// Packs this thread's share of a block of A and of B.
+template <class E>
+inline void pack_block(const Team& team, const Plan& plan, const Space& space, const Block& at, int64_t m0, int64_t m1,
+                       int grid_cols, const typename E::Slivers& slivers) {
+    const int64_t line = E::floats(at.k);
+    int64_t from, to;
+    if (!plan.a_in_place) {
+        // A part of the rows that its row of the grid will read: they are in its cache then.
+        Team{team.id % grid_cols, grid_cols, nullptr}.split(m1 - m0, 2 * E::rows, &from, &to);
+        E::pack_a(plan.g.a, at.i + m0 + from, at.i + m0 + to, at.p, at.p + at.k, space.a + (m0 + from) * line);
+    }
+    if (plan.lazy_b || plan.packed != nullptr) return;
+    team.split(slivers.count, 1, &from, &to);
+    for (int64_t s = from; s < to; ++s) {
+        const int64_t j = slivers.start(s);
+        const int cols = slivers.cols(s), vectors = slivers.vectors(s);
+        if (plan.b_in_place && cols == vectors * E::lanes) continue;
+        pack_sliver<E>(plan.g, at.p, at.k, at.j + j, cols, vectors, space.b + plan.sides * j * line);
+    }
+}
+
+// Where the block of packed weights of panel jc and step pc starts: panels one after the other, blocks of K in them.
+template <class E>
+inline int64_t packed_at(int64_t n, int64_t k, int sides, int64_t jc, int64_t pc) {
+    const int64_t kb = k_block(k), last = k == 0 ? 0 : (k - 1) / kb * kb;
+    const int64_t line = E::floats(kb) * (last / kb) + E::floats(k - last);
+    return sides * (jc * line + round_up(least(n - jc, kPackedCols), E::lanes) * E::floats(kb) * (pc / kb));
+}
+
+template <class E>
+inline void blocked_team(const Team& team, const Plan& plan, float* memory) {
+    const GemmArgs& g = plan.g;
+    Space space{memory, memory + plan.floats_a, nullptr, plan.sides * round_up(least(g.n, plan.nc), E::lanes)};
+    if (plan.floats_sums > 0) space.sums = space.b + plan.floats_b;
+    for (int64_t jc = 0; jc < g.n; jc += plan.nc) {
+        const typename E::Slivers slivers(least(g.n - jc, plan.nc));
+        for (int64_t ic = 0; ic < g.m; ic += plan.mc) {
+            const int64_t mc = least(g.m - ic, plan.mc);
+            const int64_t row_tiles = (mc + E::rows - 1) / E::rows;
+            const int grid_rows = plan.lazy_b       ? 1
+                                  : plan.a_in_place ? team.size
+                                                    : team_rows(team.size, row_tiles, slivers.count);
+            const int grid_cols = team.size / grid_rows;
+            int64_t m0, m1, s0, s1;
+            Team{team.id / grid_cols, grid_rows, nullptr}.split(mc, 2 * E::rows, &m0, &m1);
+            Team{team.id % grid_cols, grid_cols, nullptr}.split(slivers.count, 1, &s0, &s1);
+            for (int64_t pc = 0; pc == 0 || pc < g.k; pc += plan.kb) {  // once even where K is 0
+                const Block at{ic, jc, pc, least(g.k - pc, plan.kb), pc == 0, pc + plan.kb >= g.k};
+                Space here = space;
+                if (plan.packed != nullptr) {
+                    here.b = const_cast<float*>(plan.packed) + packed_at<E>(g.n, g.k, plan.sides, jc, pc);
+                }
+                pack_block<E>(team, plan, here, at, m0, m1, grid_cols, slivers);
+                team.barrier();
+                multiply_block<E>(plan, here, at, m0, m1, slivers, s0, s1);
+                team.barrier();
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace JPLLM_ISA_NAME
+}  // namespace jpllm
