@@ -178,8 +178,9 @@ def _map(path: str, size: int) -> mmap.mmap | None:
 
 
 def _stat(pid: int) -> list[str]:
+    # The first thread's file: QEMU makes up the process's own /proc/PID/stat, with another start than all others see.
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return Path(f"/proc/{pid}/task/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return []
 
