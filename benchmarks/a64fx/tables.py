@@ -113,11 +113,12 @@ def streams_table(tree: Tree) -> Table:
 
 
 def loops_table(tree: Tree) -> Table:
-    """The loops of products, and of the others those that multiply and add most, one a kernel and place."""
+    """One loop a kernel, that which multiplies and adds most; variants that only store another type are left out."""
     best: dict[tuple[str, str, str], Row] = {}
     for row in tree.rows:
         key = (row.family, row.kernel, ", ".join(row.fma))
-        if row.multiply_adds and (key not in best or row.multiply_adds > best[key].multiply_adds):
+        converts = "16" in row.kernel and set(row.fma) == {"fp32"}
+        if row.multiply_adds and not converts and (key not in best or row.multiply_adds > best[key].multiply_adds):
             best[key] = row
     return [
         {
