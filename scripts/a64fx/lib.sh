@@ -15,11 +15,14 @@ check_emulator() {
         give_up "qemu-aarch64-static is missing: apt-get install qemu-user-static"
 }
 
-# What the compiled module is made from; the Python files count as they are in the working tree.
-kernels_hash() {
-    (cd "$REPO" && find setup.py CMakeLists.txt kernels csrc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) |
+# tree_hash PATH...: of the files below these paths of the working tree, without what builds leave there.
+tree_hash() {
+    (cd "$REPO" && find "$@" -type f ! -name '*.so' ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum) |
         sha256sum | cut -d ' ' -f 1
 }
+
+# What the compiled module is made from; commands run here see the Python files as they are.
+kernels_hash() { tree_hash setup.py CMakeLists.txt kernels csrc; }
 
 # emulation BITS: a process of this environment, and what it starts, is an A64FX with vectors of that many bits.
 emulation() {

@@ -1,0 +1,1 @@
+"""Under an emulated A64FX."""
