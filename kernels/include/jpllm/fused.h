@@ -24,12 +24,12 @@ jpllm_status jpllm_rms_norm(jpllm_dtype dtype, int64_t m, int64_t d, const void*
 
 /* y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(mean((x - mean)^2) + eps) a row. */
 jpllm_status jpllm_layer_norm(jpllm_dtype dtype, int64_t m, int64_t d, const void* x, int64_t x_rs, const void* weight,
-                              const void* bias, double eps, void* y, int64_t y_rs, void* mean, void* rstd,
-                              int threads);
+                              const void* bias, double eps, void* y, int64_t y_rs, void* mean, void* rstd, int threads);
 
 /* Backward of both; mean and dbias are NULL for rms_norm. With xhat = (x - mean) rstd and g = w dy:
  * dx = rstd (g - xhat mean(g xhat) - mean(g)) + dsum a row, without mean(g) for rms_norm and without dsum where NULL
- * (the gradient of rms_norm's `sum`, x being that sum); dweight[D] = sum over rows of dy xhat, dbias[D] = that of dy. */
+ * (the gradient of rms_norm's `sum`, x being that sum); dweight[D] = sum over rows of dy xhat, dbias[D] = that of dy.
+ */
 jpllm_status jpllm_norm_backward(jpllm_dtype dtype, int64_t m, int64_t d, const void* dy, int64_t dy_rs, const void* x,
                                  int64_t x_rs, const void* dsum, int64_t dsum_rs, const void* weight, const void* mean,
                                  const void* rstd, void* dx, int64_t dx_rs, void* dweight, void* dbias, int threads);
