@@ -12,7 +12,7 @@ from benchmarks.a64fx.assembly import Instruction
 from benchmarks.a64fx.classes import Core
 
 # Cycles between the ends of these many iterations: the first ones fill the pipeline and are not counted.
-_FEW, _MANY = 100, 300
+_FEW, _MANY = 50, 150
 _AT_ONCE = 64
 
 
@@ -26,6 +26,13 @@ class Timing:
 
 def time_loops(loops: Sequence[Sequence[Instruction]], core: Core, mca: str = "llvm-mca-19") -> list[Timing]:
     """The steady-state time of each loop. Instructions that the model has no timing for are left out by llvm-mca."""
+    texts = [tuple(_timed_as(instruction) for instruction in loop) for loop in loops]
+    distinct = list(dict.fromkeys(texts))
+    timings = dict(zip(distinct, _time(distinct, core, mca), strict=True))
+    return [timings[text] for text in texts]
+
+
+def _time(loops: Sequence[tuple[str, ...]], core: Core, mca: str) -> list[Timing]:
     found = list[Timing]()
     for start in range(0, len(loops), _AT_ONCE):
         some = loops[start : start + _AT_ONCE]
@@ -50,12 +57,12 @@ def _timed_as(instruction: Instruction) -> str:
     return instruction.text
 
 
-def _run(loops: Sequence[Sequence[Instruction]], core: Core, mca: str, iterations: int) -> list[tuple[int, int]]:
+def _run(loops: Sequence[tuple[str, ...]], core: Core, mca: str, iterations: int) -> list[tuple[int, int]]:
     """(cycles, micro-operations) of so many iterations of each loop."""
     lines = list[str]()
     for number, loop in enumerate(loops):
         # A name on both ends: without one llvm-mca ends no region that has a name.
-        lines += [f"# LLVM-MCA-BEGIN loop{number}", *(_timed_as(i) for i in loop), f"# LLVM-MCA-END loop{number}"]
+        lines += [f"# LLVM-MCA-BEGIN loop{number}", *loop, f"# LLVM-MCA-END loop{number}"]
     command = [mca, f"-mtriple={core.triple}", *core.mca, f"-iterations={iterations}", "-json"]
     command += ["-skip-unsupported-instructions=any", "-"]
     text = "\n".join(lines) + "\n"

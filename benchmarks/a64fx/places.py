@@ -48,6 +48,7 @@ def _place(frames: list[dict[str, object]]) -> Place:
 def short_name(name: str) -> str:
     """A demangled name without its return type, namespaces and arguments: `tile<8, 3>`."""
     name = re.sub(r"\(anonymous namespace\)::|jpllm::\w+::|jpllm::", "", name)
+    name = re.sub(r"\(lambda at [^)]*\)", "lambda", name)
     depth, end, start = 0, len(name), 0
     for index, letter in enumerate(name):
         depth += (letter in "<") - (letter in ">")

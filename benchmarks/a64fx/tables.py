@@ -113,10 +113,10 @@ def streams_table(tree: Tree) -> Table:
 
 
 def loops_table(tree: Tree) -> Table:
-    """One loop a kernel, that which multiplies and adds most; variants that only store another type are left out."""
+    """One loop a kernel, that whose variant multiplies and adds most; other storage types are left out."""
     best: dict[tuple[str, str, str], Row] = {}
     for row in tree.rows:
-        key = (row.family, row.kernel, ", ".join(row.fma))
+        key = (row.family, row.kernel.partition("<")[0], ", ".join(row.fma))
         converts = "16" in row.kernel and set(row.fma) == {"fp32"}
         if row.multiply_adds and not converts and (key not in best or row.multiply_adds > best[key].multiply_adds):
             best[key] = row

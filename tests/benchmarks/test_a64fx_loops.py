@@ -182,6 +182,7 @@ def test_bytes_moved(line, moved):
         ("void jpllm::sve512::(anonymous namespace)::tile<8>(long, float const*)", "tile<8>"),
         ("jpllm::sve512::(anonymous namespace)::gemm(jpllm::GemmArgs const&, int)::'lambda'(int)::__invoke()", "gemm"),
         ("multiply_tile<8, 3>", "multiply_tile<8, 3>"),
+        ("stream<(lambda at /a/b.h:53:15)>", "stream<lambda>"),
     ],
 )
 def test_short_names(name, short):
