@@ -46,7 +46,7 @@ struct V {
 
     void store_halves(float* low, float* high) const {
         _mm256_storeu_ps(low, _mm512_castps512_ps256(v));
-        _mm256_storeu_ps(high, _mm512_extractf32x8_ps(v, 1));
+        _mm256_storeu_ps(high, _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
     }
 
     static V widen(__m256i halves) {
