@@ -8,12 +8,12 @@ source "$REPO/scripts/lib.sh"
 
 # Tier -> the Debian packages it needs and the programs that show they are there.
 declare -A PACKAGES=(
-    [a64fx]="g++-aarch64-linux-gnu qemu-user-static clang-19 llvm-19 libsimde-dev"
+    [a64fx]="g++-aarch64-linux-gnu qemu-user-static clang-19 llvm-19 libsimde-dev qemu-user debian-archive-keyring"
     [scheduler]="slurm-wlm munge gridengine-master gridengine-exec gridengine-client"
     [browser]="chromium"
 )
 declare -A PROGRAMS=(
-    [a64fx]="aarch64-linux-gnu-g++ qemu-aarch64-static clang++-19 llvm-mca-19"
+    [a64fx]="aarch64-linux-gnu-g++ qemu-aarch64-static qemu-aarch64 clang++-19 llvm-mca-19"
     [scheduler]="slurmctld munged qconf"
     [browser]="chromium"
 )
@@ -93,6 +93,16 @@ install_packages() { # as root with apt; quietly, its output only when it fails
     rm "$log"
 }
 
+# What a tier needs beyond packages; not for a choice of other tests.
+prepare() {
+    case $1 in
+    a64fx)
+        ((${#PYTEST[@]} == 0)) || [[ ${PYTEST[*]} == *a64fx* ]] || return 0
+        PYTHON=$VENV_PYTHON "$REPO/scripts/a64fx/make"
+        ;;
+    esac
+}
+
 LEFT_OUT=() DESELECT=() FAILED=()
 choose_tiers() {
     local tier reason
@@ -102,6 +112,8 @@ choose_tiers() {
             reason="no test has this mark yet"
         elif ! has_programs "$tier" && { ! install_packages "$tier" || ! has_programs "$tier"; }; then
             reason="needs Debian's packages ${PACKAGES[$tier]}"
+        elif ! prepare "$tier"; then
+            reason="scripts/$tier/make failed, see above"
         fi
         if [[ -n $reason ]]; then
             LEFT_OUT+=("$tier: $reason")

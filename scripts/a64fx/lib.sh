@@ -42,7 +42,8 @@ command_line() {
         [[ -e $path ]] || path=$ROOT/usr/bin/$1
         ;;
     esac
-    [[ -f $path && -r $path ]] || give_up "$1: no such command in the emulated tree (python, pytest, jpllm, ... or a path)"
+    [[ -f $path && -r $path ]] ||
+        give_up "$1: no such command in the emulated tree (python, pytest, jpllm, ... or a path)"
     if [[ $path == "$ROOT/usr/bin/python" ]]; then
         COMMAND=("$path")
     elif [[ $(od -An -tx1 -N4 "$path") == ' 7f 45 4c 46' ]]; then
