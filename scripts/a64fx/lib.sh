@@ -48,7 +48,8 @@ command_line() {
         COMMAND=("$path")
     elif [[ $(od -An -tx1 -N4 "$path") == ' 7f 45 4c 46' ]]; then
         [[ $(od -An -tx1 -j18 -N2 "$path") == ' b7 00' ]] || give_up "$1: a program, but not for aarch64"
-        COMMAND=(qemu-aarch64-static "$path")
+        read -ra COMMAND <<<"${JPLLM_QEMU:-qemu-aarch64-static}"
+        COMMAND+=("$path")
     else
         IFS= read -r interpreter <"$path" || :
         [[ $interpreter == '#!'*python* ]] || give_up "$1: neither a program for aarch64 nor a script of Python's"
