@@ -125,6 +125,7 @@ void run(const char* op, Call call) {
 
 // Each family's bindings; module.cpp calls them.
 void bind_gemm(py::module_& m);
+void bind_attention(py::module_& m);
 void bind_fused(py::module_& m);
 void bind_loss(py::module_& m);
 void bind_probe(py::module_& m);

@@ -49,6 +49,7 @@ PYBIND11_MODULE(_native, m) {
     }
     using namespace py::literals;
     bind_gemm(m);
+    bind_attention(m);
     bind_fused(m);
     bind_loss(m);
     bind_probe(m);

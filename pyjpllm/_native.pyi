@@ -88,6 +88,36 @@ def adamw_step(
     grad_scale: float,
     threads: int,
 ) -> None: ...
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    query_ids: Array | None,
+    key_ids: Array | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    out: Array,
+    lse: Array,
+    threads: int,
+) -> None: ...
+def attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    query_ids: Array | None,
+    key_ids: Array | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    dq: Array,
+    dk: Array,
+    dv: Array,
+    threads: int,
+) -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...

@@ -11,6 +11,7 @@
 #ifndef JPLLM_KERNELS_H
 #define JPLLM_KERNELS_H
 
+#include "jpllm/attention.h"
 #include "jpllm/common.h"
 #include "jpllm/fused.h"
 #include "jpllm/gemm.h"

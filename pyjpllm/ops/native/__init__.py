@@ -4,6 +4,7 @@ The functions are those of `pyjpllm.ops.api`; what is missing here is taken from
 Importing this package raises ImportError where the kernels are not built.
 """
 
+from pyjpllm.ops.native.attention import attention
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
 from pyjpllm.ops.native.linear import linear
 from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
@@ -15,6 +16,7 @@ __all__ = [
     "NAME",
     "adamw_step",
     "add_rms_norm",
+    "attention",
     "cast_to",
     "layer_norm",
     "linear",

@@ -1,0 +1,165 @@
+"""Softmax attention without the scores in memory, forward and backward.
+
+Letters: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pyjpllm.errors import UserError
+from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
+from pyjpllm.ops.native.tensors import _native, array, check_storage
+
+_MOST_WIDTH = 256
+
+
+def _in_line(x: Tensor) -> Tensor:
+    return x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous()
+
+
+def _ids(ids: Tensor | None) -> Any:
+    return None if ids is None else array(ids.contiguous())
+
+
+def _call_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> tuple[Tensor, Tensor]:
+    """The output [B, S, H, D], and the log-sum-exp of each query's scores [B, H, S] in FP32."""
+    out, lse = _fake_attention(q, k, v, query_ids, key_ids, scale, causal, window)
+    _native.attention(
+        *(array(_in_line(x)) for x in (q, k, v)),
+        *(_ids(query_ids), _ids(key_ids), scale, causal, window),
+        *(array(out), array(lse), torch.get_num_threads()),
+    )
+    return out, lse
+
+
+def _fake_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> tuple[Tensor, Tensor]:
+    batch, queries, heads, _ = q.shape
+    return q.new_empty(q.shape), q.new_empty((batch, heads, queries), dtype=torch.float32)
+
+
+def _call_attention_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    _native.attention_backward(
+        *(array(_in_line(x)) for x in (dout, q, k, v, out)),
+        array(lse.contiguous()),
+        *(_ids(query_ids), _ids(key_ids), scale, causal, window),
+        *(array(dq), array(dk), array(dv), torch.get_num_threads()),
+    )
+    return dq, dk, dv
+
+
+def _fake_attention_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _keep_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, query_ids, key_ids, ctx.scale, ctx.causal, ctx.window = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(q, k, v, query_ids, key_ids, *output)
+
+
+def _attention_backward(ctx: Any, dout: Tensor, _dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, query_ids, key_ids, out, lse = ctx.saved_tensors
+    gradients = OPS.attention_backward(dout, q, k, v, out, lse, query_ids, key_ids, ctx.scale, ctx.causal, ctx.window)
+    return *gradients, None, None, None, None, None
+
+
+define(
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? query_ids, Tensor? key_ids, float scale, bool causal, int window)"
+    " -> (Tensor, Tensor)",
+    _call_attention,
+    _fake_attention,
+)
+define_gradient(
+    "attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? query_ids, "
+    "Tensor? key_ids, float scale, bool causal, int window) -> (Tensor, Tensor, Tensor)",
+    _call_attention_backward,
+    _fake_attention_backward,
+)
+gradient("attention", _attention_backward, _keep_attention)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    check_storage("attention", q=q, k=k, v=v)
+    if not 1 <= q.shape[3] <= _MOST_WIDTH:
+        raise UserError(
+            f"attention: the native kernels take heads of 1 to {_MOST_WIDTH} channels and these have {q.shape[3]}; "
+            "set train.kernels = 'torch'"
+        )
+
+
+def attention(
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    *,
+    causal: bool = True,
+    document_ids_BS: Tensor | None = None,
+    key_document_ids_BT: Tensor | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Softmax attention, q [B, S, H, D], k and v [B, T, K, D]; see `pyjpllm.ops.api.attention`.
+
+    float32, bfloat16 or float16, all sums in FP32; the memory beside the results is linear in S and T.
+    """
+    _check(q_BSHD, k_BTKD, v_BTKD)
+    ids, key_ids = document_ids_BS, key_document_ids_BT
+    if ids is not None and key_ids is None:
+        key_ids = ids
+    out, _ = OPS.attention(
+        *(q_BSHD, k_BTKD, v_BTKD),
+        None if ids is None else ids.to(torch.int64),
+        None if key_ids is None else key_ids.to(torch.int64),
+        q_BSHD.shape[3] ** -0.5 if scale is None else scale,
+        causal,
+        0 if window is None else window,
+    )
+    return cast(Tensor, out)
