@@ -17,8 +17,8 @@ from pyjpllm.ops.native.tensors import _native, array, check_storage
 _MOST_WIDTH = 256
 
 
-def _in_line(x: Tensor) -> Tensor:
-    return x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous()
+def _heads(x: Tensor) -> Any:
+    return array(x if x.shape[-1] <= 1 or x.stride(-1) == 1 else x.contiguous())
 
 
 def _ids(ids: Tensor | None) -> Any:
@@ -38,9 +38,17 @@ def _call_attention(
     """The output [B, S, H, D], and the log-sum-exp of each query's scores [B, H, S] in FP32."""
     out, lse = _fake_attention(q, k, v, query_ids, key_ids, scale, causal, window)
     _native.attention(
-        *(array(_in_line(x)) for x in (q, k, v)),
-        *(_ids(query_ids), _ids(key_ids), scale, causal, window),
-        *(array(out), array(lse), torch.get_num_threads()),
+        _heads(q),
+        _heads(k),
+        _heads(v),
+        _ids(query_ids),
+        _ids(key_ids),
+        scale,
+        causal,
+        window,
+        array(out),
+        array(lse),
+        torch.get_num_threads(),
     )
     return out, lse
 
@@ -75,10 +83,21 @@ def _call_attention_backward(
     """Gradients of q, k and v."""
     dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     _native.attention_backward(
-        *(array(_in_line(x)) for x in (dout, q, k, v, out)),
+        _heads(dout),
+        _heads(q),
+        _heads(k),
+        _heads(v),
+        _heads(out),
         array(lse.contiguous()),
-        *(_ids(query_ids), _ids(key_ids), scale, causal, window),
-        *(array(dq), array(dk), array(dv), torch.get_num_threads()),
+        _ids(query_ids),
+        _ids(key_ids),
+        scale,
+        causal,
+        window,
+        array(dq),
+        array(dk),
+        array(dv),
+        torch.get_num_threads(),
     )
     return dq, dk, dv
 
