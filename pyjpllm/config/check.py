@@ -161,7 +161,7 @@ def _check_engines(config: Config, say: Say) -> None:
         return
     if backend == "nccl":
         say("parallel.backend", 'is for GPUs; with train.device = "cpu" write "mpi4py" or "auto"')
-    if kernels == "native" and dtype != "fp32":
+    if kernels == "native" and dtype == "fp64":
         say("precision.dtype", 'is not computed by train.kernels = "native"; write "fp32", or train.kernels = "torch"')
     if kernels == "reference" and dtype in ("bf16", "fp16"):
         say("precision.dtype", 'is not computed by train.kernels = "reference"; write "fp32" or "fp64"')

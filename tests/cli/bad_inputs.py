@@ -193,7 +193,7 @@ DIVIDE = (
         "evaluation of nothing", 'valid = [{path = "tokens/heldout"}]\n', "", "train.eval_interval = 50", "data.valid"
     ),
     text("engine of another device", LAST, '[parallel]\nbackend = "nccl"', "parallel.backend", '"mpi4py"'),
-    text("native in BF16", LAST, 'kernels = "native"\n[precision]\ndtype = "bf16"', "precision.dtype", '"fp32"'),
+    text("native in FP64", LAST, 'kernels = "native"\n[precision]\ndtype = "fp64"', "precision.dtype", '"fp32"'),
 )
 FILES = (
     text("tokens", "tokens/web", "tokens/wep", 'data.train.0.path = "tokens/wep"', "did you mean 'tokens/web'"),

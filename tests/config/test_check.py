@@ -99,7 +99,6 @@ def test_lengths() -> None:
 @pytest.mark.parametrize(
     ("sections", "field", "right"),
     [
-        ({"train": {"kernels": "native"}, "precision": {"dtype": "bf16"}}, "precision.dtype", '"fp32"'),
         ({"train": {"kernels": "native"}, "precision": {"dtype": "fp64"}}, "precision.dtype", '"fp32"'),
         ({"train": {"kernels": "reference"}, "precision": {"dtype": "bf16"}}, "precision.dtype", '"fp64"'),
         ({"train": {"kernels": "reference"}, "precision": {"dtype": "fp16"}}, "precision.dtype", '"fp64"'),

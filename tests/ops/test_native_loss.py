@@ -91,6 +91,25 @@ def test_second_derivatives_are_refused():
         slope.sum().backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_16_bit_inputs_round_only_the_gradients(dtype, z_loss):
+    made = [(0.3 * randn(*shape, grad=False)).to(dtype).requires_grad_() for shape in ((70, 64), (300, 64))]
+    targets = torch.randint(-1, 300, (70,), generator=torch.Generator().manual_seed(0))
+    wide = [x.detach().double().requires_grad_() for x in made]
+    results = []
+    for function, inputs in ((loss_and_penalty, made), (formula, wide)):
+        loss, penalty = function(*inputs, targets, z_loss)
+        results.append((loss, penalty, *torch.autograd.grad((loss + penalty) / 8, inputs)))
+    for ours, exact, type_ in zip(*results, (torch.float32, torch.float32, dtype, dtype), strict=True):
+        assert ours.dtype == type_
+        eps = torch.finfo(type_).eps
+        rounding = eps / 2 if type_ != torch.float32 else 1e-5
+        if type_ != torch.float32:  # as made in forward, dhidden is rounded before the factor and after it
+            rounding = eps
+        torch.testing.assert_close(ours.double(), exact, rtol=rounding, atol=2e-6)
+
+
 @pytest.mark.parametrize("frozen", [(True, False), (False, True), (True, True)])
 def test_only_the_gradients_that_are_wanted_are_made(frozen):
     whole = randn(6, 5), randn(9, 5)

@@ -163,6 +163,14 @@ def test_bf16_trains_close_to_fp32_with_exact_masters(data: Path, tmp_path: Path
     assert all(w.dtype == torch.float32 for w in weights(tmp_path / "bf16").values())
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_native_kernels_train_in_16_bits_as_torch_does(data: Path, tmp_path: Path, dtype: str) -> None:
+    train(small_config(data, f"precision.dtype={dtype}"), tmp_path / "torch")
+    train(small_config(data, f"precision.dtype={dtype}", "train.kernels=native"), tmp_path / "native")
+    expected = [r["loss"] for r in records(tmp_path / "torch")]
+    assert [r["loss"] for r in records(tmp_path / "native")] == pytest.approx(expected, rel=0.005)
+
+
 def test_fp16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
     train(small_config(data), tmp_path / "fp32")
     train(small_config(data, "precision.dtype=fp16"), tmp_path / "fp16")

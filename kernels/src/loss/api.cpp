@@ -18,7 +18,7 @@ HeadArgs head_of(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const void*
 Check head_check(jpllm_dtype dtype, const HeadArgs& h) {
     const size_t element = element_size(dtype);
     return Check()
-        .fp32(dtype)
+        .storage(dtype)
         .that(h.n >= 0 && h.v >= 1 && h.d >= 0)
         .array(h.hidden, h.n > 0 && h.d > 0, element)
         .array(h.weight, h.n > 0 && h.d > 0, element)

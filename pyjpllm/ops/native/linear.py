@@ -1,4 +1,4 @@
-"""A linear layer. Letters: I inputs, O outputs."""
+"""A linear layer in FP32, BF16 or FP16. Letters: I inputs, O outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
-from pyjpllm.ops.native.tensors import _native, array, check, rows, rows_in_line, shapes
+from pyjpllm.ops.native.tensors import _native, array, check_storage, rows, rows_in_line, shapes
 
 
 def _call_linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -35,9 +35,9 @@ def _call_linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
 
 def _call_linear_grad_bias(dy: Tensor) -> Tensor:
     """Sum of dy over all rows: [..., O] -> [O]."""
-    dbias_O = dy.new_empty(dy.shape[-1])
+    dbias_O = dy.new_empty(dy.shape[-1], dtype=torch.float32)
     _native.column_sum(array(rows_in_line(dy)), array(dbias_O), torch.get_num_threads())
-    return dbias_O
+    return dbias_O.to(dy.dtype)
 
 
 def _fake_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -82,8 +82,11 @@ gradient("linear", _linear_backward, _keep_linear)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias``: x [..., I], weight [O, I], bias [O] -> [..., O]."""
-    check("linear", x=x, weight=weight, bias=bias)
+    """``x @ weight.T + bias``: x [..., I], weight [O, I], bias [O] -> [..., O].
+
+    float32, bfloat16 or float16, one type for all; summed in FP32 and rounded once, and so are the gradients.
+    """
+    check_storage("linear", x=x, weight=weight, bias=bias)
     fits = x.ndim >= 1 and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
     fits = fits and (bias is None or bias.shape == weight.shape[:1])
     shapes("linear", "x [..., I], weight [O, I] and bias [O]", fits, x, weight, bias)

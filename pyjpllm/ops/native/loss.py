@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
-from pyjpllm.ops.native.tensors import _native, array, check, shapes
+from pyjpllm.ops.native.tensors import _native, array, check_storage, shapes
 
 
 def _call_linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,7 +217,7 @@ define_gradient("scaled(Tensor x, Tensor factor, ScalarType dtype) -> Tensor", _
 
 def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     """(log-sum-exp [N], target's logit [N]) of ``hidden @ weight.T``; see `pyjpllm.ops.api.linear_logsumexp`."""
-    check("linear_logsumexp", hidden=hidden_ND, weight=weight_VD)
+    check_storage("linear_logsumexp", hidden=hidden_ND, weight=weight_VD)
     fits = hidden_ND.ndim == 2 and weight_VD.ndim == 2 and hidden_ND.shape[1] == weight_VD.shape[1]
     fits = fits and targets_N.shape == hidden_ND.shape[:1]
     shapes("linear_logsumexp", "hidden [N, D], weight [V, D] and targets [N]", fits, hidden_ND, weight_VD, targets_N)
@@ -231,7 +231,7 @@ def summed_cross_entropy(
 
     Backward scales them where both sums have one factor, and makes all again where they have two.
     """
-    check("linear_cross_entropy", hidden=hidden_ND, weight=weight_VD)
+    check_storage("linear_cross_entropy", hidden=hidden_ND, weight=weight_VD)
     fits = hidden_ND.ndim == 2 and weight_VD.ndim == 2 and hidden_ND.shape[1] == weight_VD.shape[1]
     fits = fits and targets_N.shape == valid_N.shape == hidden_ND.shape[:1]
     shapes(
