@@ -148,15 +148,30 @@ format() {
     ((${#sources[@]} == 0)) || clang-format --dry-run --Werror "${sources[@]}"
 }
 
+# All tests: those that compile the kernels beside the others, on the cores that those leave idle. Tests of one's choice
+# run one after the other.
 tests() {
-    local marks='' tier coverage=()
+    local marks='' tier builds log failed=0
     for tier in ${DESELECT[@]+"${DESELECT[@]}"}; do
-        marks+="${marks:+ and }not $tier"
+        marks+=" and not $tier"
     done
-    if ((${#PYTEST[@]} == 0)); then
-        coverage=(--cov=pyjpllm --cov-report=term:skip-covered --cov-fail-under="$MINIMUM_COVERAGE")
+    if ((${#PYTEST[@]})); then
+        python -m pytest ${marks:+-m "${marks# and }"} "${PYTEST[@]}"
+        return
     fi
-    python -m pytest ${marks:+-m "$marks"} ${coverage[@]+"${coverage[@]}"} ${PYTEST[@]+"${PYTEST[@]}"}
+    log=$(mktemp)
+    setsid nice -n 10 python -m pytest -p no:cacheprovider -m "builds$marks" >"$log" 2>&1 </dev/null &
+    builds=$!
+    # shellcheck disable=SC2064 # this group of processes, whatever the variable is later
+    trap "kill -- -$builds 2>/dev/null; rm -f '$log'" EXIT
+    python -m pytest -m "not builds$marks" --cov=pyjpllm --cov-report=term:skip-covered \
+        --cov-fail-under="$MINIMUM_COVERAGE" || failed=1
+    heading "tests that compile the kernels, which ran beside those"
+    wait "$builds" || failed=1
+    cat "$log"
+    trap - EXIT
+    rm "$log"
+    return "$failed"
 }
 
 # --- all of it --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +86,14 @@ def build(folder: Path, compiler: str, isa: str, source: Path = ROOT) -> Path:
         result = subprocess.run(words, cwd=command["directory"], capture_output=True, text=True, check=False)
         if result.returncode:
             raise MissingError(f"{Path(command['file']).name}: {result.stderr.strip()[:400]}")
-        objects.append(str(where))
-    library = folder / f"{isa}.so"
-    link = [COMPILERS["gcc", architecture(isa)], "-shared", "-nostdlib", "-Wl,--unresolved-symbols=ignore-all"]
-    subprocess.run([*link, "-o", str(library), *objects], capture_output=True, text=True, check=True)
+        objects.append(where)
+    return link(folder / f"{isa}.so", isa, objects)
+
+
+def link(library: Path, isa: str, objects: Sequence[Path]) -> Path:
+    """The objects of an instruction set's units as the library that `loops.judge` and `faults.find_faults` read."""
+    command = [COMPILERS["gcc", architecture(isa)], "-shared", "-nostdlib", "-Wl,--unresolved-symbols=ignore-all"]
+    subprocess.run([*command, "-o", str(library), *map(str, objects)], capture_output=True, text=True, check=True)
     return library
 
 

@@ -12,8 +12,6 @@ from benchmarks.a64fx.roofline import AttentionLoops, Blocking, Step
 from benchmarks.a64fx.toolchain import ROOT, MissingError
 
 HEADER = Path("kernels/simd/sve.h")
-# Cycles a vector of scores where the tree has no attention for SVE yet: base 2, simulated (llvm-mca within 11%).
-_EXPONENTIALS = (6.9, 6.9)
 _CONSTANT = re.compile(r"(\w+) = (\d+)")
 
 
@@ -104,15 +102,36 @@ STREAMS: dict[str, tuple[int, int, int]] = {
 }
 
 
+# The products of attention by the function that holds their loop: two forward, five backward (dK and dV are one).
+ATTENTION: dict[str, tuple[str, ...]] = {
+    "forward": ("score_tile", "channel_tile"),
+    "backward": ("probability_tile", "slope_tile", "key_tile", "key_tile", "channel_tile"),
+}
+EXPONENTIAL = LoopOf("attention", "exponentials", True, 2)
+
+
 def attention_loops(rows: Sequence[Row]) -> AttentionLoops:
-    """The attention kernels' figures: the worst share of their products' main loops, the best of the exponential's."""
-    products = [r for r in rows if r.family == "attention" and r.is_product and r.accumulators >= 18]
-    exponentials = [r for r in rows if r.family == "attention" and r.fma and not r.is_product and r.loaded_bytes]
-    if not products or not exponentials:
-        return AttentionLoops(1.0, 1.0, *_EXPONENTIALS)
-    exp = [r.cycles * 64 / r.stored_bytes for r in exponentials if r.stored_bytes] or [_EXPONENTIALS[0]]
-    share = min(r.share for r in products)
-    return AttentionLoops(share, share, min(exp), min(exp))
+    """The attention kernels' figures: the share that their products' main loops reach together, each with as many
+    multiply-adds as another, and the exponential of forward's loop. Backward's stand behind each tile's loop, in line
+    and as many at a time: forward's figure is taken for them too."""
+    shares = [len(names) / sum(1 / _tile_share(rows, name) for name in names) for names in ATTENTION.values()]
+    exp = EXPONENTIAL.cycles(rows)
+    return AttentionLoops(*shares, exp, exp)
+
+
+def _tile_share(rows: Sequence[Row], function: str) -> float:
+    """The worst share among the instances of an attention tile that have enough sums to cover the latency."""
+    found = [
+        row.share
+        for row in rows
+        if row.family == "attention"
+        and row.is_product
+        and row.accumulators >= 20
+        and re.match(rf"{function}\b", row.function)
+    ]
+    if not found:
+        raise MissingError(f"no loop of {function} in the family attention: has it another name now?")
+    return min(found)
 
 
 def pass_cycles(rows: Sequence[Row]) -> dict[str, float]:

@@ -52,6 +52,27 @@ def test_cycles_of_a_pass_are_those_of_its_best_loop():
         tuning.LoopOf("f", "norm", True, 2).cycles(rows)
 
 
+def test_attention_takes_each_product_and_the_exponential_from_the_tree():
+    product = {"family": "attention", "kernel": "multiply<8, 3>", "other": 0, "accumulators": 24}
+    only_loads = {"stores": 0, "stored_bytes": 0}
+    shares = {
+        "score_tile<3, false>": 1.0, "score_tile<3, true>": 0.96, "channel_tile<8, 3, 48>": 0.98,
+        "probability_tile<3, false>": 1.0, "slope_tile<3>": 1.0, "key_tile<4>": 0.95,
+    }  # fmt: skip
+    rows = [row(**product, **only_loads, function=name, share=share) for name, share in shares.items()]
+    narrow = row(**{**product, "accumulators": 8}, **only_loads, function="score_tile<1, false>", share=0.4)
+    wide = {"loaded_bytes": 256, "stored_bytes": 256}
+    rows += [narrow, row(family="attention", kernel="exponentials", cycles=30.0, **wide)]
+    found = tuning.attention_loops(rows)
+    assert found.forward_share == pytest.approx(2 / (1 / 0.96 + 1 / 0.98))
+    assert found.backward_share == pytest.approx(5 / (1 + 1 + 2 / 0.95 + 1 / 0.98))
+    assert found.forward_exp == found.backward_exp == pytest.approx(30 / 4)
+    with pytest.raises(MissingError, match="no loop of slope_tile in the family attention"):
+        tuning.attention_loops([r for r in rows if "slope" not in r.function])
+    with pytest.raises(MissingError, match="no loop of exponentials"):
+        tuning.attention_loops(rows[:-1])
+
+
 def test_tables_are_put_in_their_places(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->\n", encoding="utf-8")

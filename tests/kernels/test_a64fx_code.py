@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from benchmarks.a64fx import classes, toolchain
+from benchmarks.a64fx import classes, toolchain, tuning
 from benchmarks.a64fx.faults import Fault, find_faults
 from benchmarks.a64fx.loops import Row, judge
+from tests.kernels.builds import PATIENCE, objects_of
 
-pytestmark = pytest.mark.a64fx
+pytestmark = [pytest.mark.builds, pytest.mark.a64fx, pytest.mark.timeout(2 * PATIENCE)]
 
 A64FX = classes.CORES["a64fx"]
 FAMILIES = sorted(unit.parent.name for unit in toolchain.ROOT.glob("kernels/src/*/unit.cpp"))
@@ -21,9 +21,13 @@ FAMILIES = sorted(unit.parent.name for unit in toolchain.ROOT.glob("kernels/src/
 ENOUGH_SUMS = 20
 SHARE = 0.95
 
-# (family, kernel's name, element type, at least so many sums): loops that must be there, so that no check passes for
-# having seen nothing.
-MUST_SEE = (("gemm", "tile", "fp32", ENOUGH_SUMS), ("probe", "fma", "fp32", ENOUGH_SUMS))
+# (family, name of the kernel or of the function it is in, element type, at least so many sums): loops that must be
+# there, so that no check passes for having seen nothing.
+MUST_SEE = (
+    ("gemm", "tile", "fp32", ENOUGH_SUMS),
+    ("probe", "fma", "fp32", ENOUGH_SUMS),
+    *(("attention", name, "fp32", ENOUGH_SUMS) for names in tuning.ATTENTION.values() for name in names),
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,10 @@ class Code:
     faults: list[Fault]
 
 
-@pytest.fixture(scope="module", params=["clang", "gcc"])
-def code(request, tmp_path_factory) -> Code:
-    compiler = toolchain.COMPILERS[request.param, "aarch64"]
-    for program in (compiler, "llvm-mca-19"):
-        assert shutil.which(program), f"{program} is missing: apt-get install {toolchain.PACKAGES}"
-    library = toolchain.build(Path(tmp_path_factory.mktemp("code")), request.param, "sve512")
+@pytest.fixture(scope="module")
+def code(sve_build) -> Code:
+    assert shutil.which("llvm-mca-19"), f"llvm-mca-19 is missing: apt-get install {toolchain.PACKAGES}"
+    library = toolchain.link(sve_build / "sve512.so", "sve512", objects_of(sve_build, "sve512"))
     return Code(judge(library, A64FX), find_faults(library))
 
 
@@ -50,8 +52,8 @@ def told(row: Row) -> str:
 def test_loops_of_every_family_are_seen(code):
     assert {row.family for row in code.rows} >= set(FAMILIES)
     for family, name, kind, sums in MUST_SEE:
-        assert [r for r in code.rows if r.family == family and name in r.kernel and r.fma.get(kind) and
-                r.accumulators >= sums], (family, name, kind)  # fmt: skip
+        named = [row for row in code.rows if row.family == family and name in f"{row.kernel} {row.function}"]
+        assert [row for row in named if row.fma.get(kind) and row.accumulators >= sums], (family, name, kind)
 
 
 def test_products_reach_95_percent_of_the_multiply_add_peak(code):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -14,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CLANG = next((name for name in ("clang++", "clang++-19", "clang++-14") if shutil.which(name)), None)
+from pyjpllm import _native
+from tests.kernels.builds import (
+    CLANG,
+    PATIENCE,
+    ROOT,
+    assert_units_share_nothing,
+    build_kernels,
+    load_setup_script,
+    run_kernels_test,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +75,9 @@ def test_a_compiler_that_cannot_compile(clean_copy, tmp_path):
     assert "cannot build a C++17 program: error: no headers here" in the_one_line(build(clean_copy, CXX=str(broken)))
 
 
-@pytest.fixture
-def setup_script(monkeypatch):
-    monkeypatch.setattr("setuptools.setup", lambda **_: None)
-    return runpy.run_path(str(ROOT / "setup.py"))
+@pytest.fixture(scope="module")
+def setup_script():
+    return load_setup_script()
 
 
 def test_no_python_headers(setup_script, monkeypatch, tmp_path):
@@ -97,96 +102,71 @@ def test_the_build_requirements_are_used(setup_script):
 # --- the kernels alone ---------------------------------------------------------------------------------------------
 
 
-def build_kernels(folder: Path, setup_script: dict, *settings: str) -> Path:
-    cmake, ninja = (setup_script["find_program"](name) for name in ("cmake", "ninja"))
-    options = (f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DJPLLM_BUILD_PYTHON=OFF", "-DJPLLM_BUILD_TESTS=ON", *settings)
-    environment = {k: v for k, v in os.environ.items() if k != "CXX"}
-    for command in (
-        [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", *options],
-        [cmake, "--build", str(folder)],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert "warning" not in result.stdout + result.stderr, result.stdout + result.stderr
-    return folder / "kernels_test"
-
-
-def assert_units_share_nothing(folder: Path) -> None:
-    """A unit defines its table and no symbol that the linker could merge with another's."""
-    units = list(folder.glob("CMakeFiles/jpllm_unit_*.dir/kernels/src/*/unit.cpp.o"))
-    assert units
-    for unit in units:
-        listed = subprocess.run(["nm", "-C", "--defined-only", str(unit)], capture_output=True, text=True, check=True)
-        shared = [line for line in listed.stdout.splitlines() if line.split()[1] not in "tdrbn"]
-        assert len(shared) == 1, shared
-        assert re.search(r"jpllm::k\w+Table_", shared[0])
-
-
-def run_kernels_test(*command: str, **environment: str) -> str:
-    result = subprocess.run(
-        list(command), capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def host_program(tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("setuptools.setup", lambda **_: None)
-        script = runpy.run_path(str(ROOT / "setup.py"))
-    return build_kernels(tmp_path_factory.mktemp("host"), script)
+    return build_kernels(tmp_path_factory.mktemp("host"))
 
 
+@pytest.mark.builds
+@pytest.mark.timeout(2 * PATIENCE)
 def test_the_kernels_alone(host_program):
     assert "scalar: " in run_kernels_test(str(host_program))
     assert_units_share_nothing(host_program.parent)
 
 
+@pytest.mark.builds
+@pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.skipif(CLANG is None, reason="no clang here; GCC builds the same in the test before")
-def test_the_kernels_alone_by_clang(tmp_path, setup_script):
-    program = build_kernels(tmp_path, setup_script, f"-DCMAKE_CXX_COMPILER={CLANG}")
+def test_the_kernels_alone_by_clang(tmp_path):
+    program = build_kernels(tmp_path, f"-DCMAKE_CXX_COMPILER={CLANG}")
     assert "scalar: " in run_kernels_test(str(program))
     assert_units_share_nothing(tmp_path)
 
 
+@pytest.mark.builds
 @pytest.mark.a64fx
+@pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are x86-64 processors")
 @pytest.mark.parametrize(("cpu", "isas"), [("Nehalem", "scalar"), ("Haswell", "avx2,scalar")])
 def test_one_build_runs_on_older_processors(host_program, cpu, isas):
     assert shutil.which("qemu-x86_64-static"), "qemu-x86_64-static is missing: apt-get install qemu-user-static"
-    said = run_kernels_test("qemu-x86_64-static", "-cpu", cpu, str(host_program), isas)
+    said = run_kernels_test("qemu-x86_64-static", "-cpu", cpu, str(host_program), isas.partition(",")[0])
     assert f"instruction sets: {isas} (" in said
 
 
+@pytest.mark.builds
 @pytest.mark.a64fx
+@pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are x86-64 instruction sets")
-def test_avx512_units_over_simde(tmp_path, setup_script):
+def test_avx512_units_over_simde(tmp_path):
     assert Path("/usr/include/simde/x86/avx512.h").exists(), "SIMDe is missing: apt-get install libsimde-dev"
-    program = build_kernels(tmp_path, setup_script, "-DJPLLM_SIMDE=ON")
+    program = build_kernels(tmp_path, "-DJPLLM_SIMDE=ON", "-DJPLLM_ISAS=avx512;avx512bf16")
     assert "in use: avx512bf16" in run_kernels_test(str(program), "avx512bf16,avx512")
 
 
-def test_the_kernels_under_sanitizers(tmp_path, setup_script):
-    program = build_kernels(tmp_path, setup_script, "-DJPLLM_SANITIZE=address,undefined")
-    assert "scalar: " in run_kernels_test(str(program))
+@pytest.mark.builds
+@pytest.mark.timeout(2 * PATIENCE)
+def test_the_kernels_under_sanitizers(tmp_path):
+    """Units that this CPU cannot run would be built for nothing."""
+    isas = _native.isas()
+    program = build_kernels(tmp_path, "-DJPLLM_SANITIZE=address,undefined", f"-DJPLLM_ISAS={';'.join(isas)}")
+    said = run_kernels_test(str(program), ",".join(isas))
+    assert all(f"{isa}: " in said for isa in isas)
 
 
+@pytest.mark.builds
 @pytest.mark.a64fx
-@pytest.mark.parametrize("compiler", ["aarch64-linux-gnu-g++", *([CLANG] if CLANG else [])])
-def test_sve_on_an_emulated_a64fx(tmp_path, setup_script, compiler):
-    for tool in (compiler, "qemu-aarch64-static"):
-        assert shutil.which(tool), f"{tool} is missing: apt-get install g++-aarch64-linux-gnu qemu-user-static"
-    settings = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    if "clang" in compiler:
-        settings.append("-DCMAKE_CXX_COMPILER_TARGET=aarch64-linux-gnu")
-    program = str(build_kernels(tmp_path, setup_script, *settings))
-    assert_units_share_nothing(tmp_path)
+@pytest.mark.timeout(2 * PATIENCE)
+def test_sve_on_an_emulated_a64fx(sve_build):
+    assert shutil.which("qemu-aarch64-static"), "qemu-aarch64-static is missing: apt-get install qemu-user-static"
+    program = str(sve_build / "kernels_test")
+    assert_units_share_nothing(sve_build)
     emulate = ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", "-cpu")
-    a64fx = run_kernels_test(*emulate, "a64fx", program, "sve512,scalar")
-    assert "in use: sve512" in a64fx
+    assert "in use: sve512" in run_kernels_test(*emulate, "a64fx", program, "sve512")
     # The length in force decides, and a CPU without SVE runs the same program.
     assert "in use: sve256" in run_kernels_test(*emulate, "a64fx,sve512=off", program, "sve256")
-    assert "instruction sets: scalar (" in run_kernels_test(*emulate, "a64fx,sve512=off,sve256=off", program, "scalar")
-    assert "in use: scalar" in run_kernels_test(*emulate, "cortex-a72", program)
-    assert "in use: scalar" in run_kernels_test(*emulate, "a64fx", program, "scalar", JPLLM_ISA="scalar")
+    assert "in use: scalar" in run_kernels_test(*emulate, "cortex-a72", program, "scalar")
+    # Scalar kernels hold no vectors of SVE whose length could matter: their checks run once.
+    shorter = run_kernels_test(*emulate, "a64fx,sve512=off,sve256=off", program, "--choice")
+    assert "instruction sets: scalar (" in shorter
+    assert "in use: scalar" in run_kernels_test(*emulate, "a64fx", program, "--choice", JPLLM_ISA="scalar")

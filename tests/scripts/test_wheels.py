@@ -80,8 +80,9 @@ def test_make_wants_the_python_of_the_tree(tmp_path: Path) -> None:
     assert line.endswith("python3 is no Python 3.11, which the emulated tree has: set PYTHON to one")
 
 
+@pytest.mark.builds
 @pytest.mark.a64fx
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="imports the wheel for x86-64")
 def test_the_wheel_for_this_machine(tmp_path: Path) -> None:
     command = [REPO / "scripts" / "wheels", "--arch", "x86_64", "--out", tmp_path / "out"]
