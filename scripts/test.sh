@@ -160,7 +160,9 @@ tests() {
         return
     fi
     log=$(mktemp)
-    setsid nice -n 10 python -m pytest -p no:cacheprovider -m "builds$marks" >"$log" 2>&1 </dev/null &
+    # Behind the others by both measures: where a session has a share of its own, nice counts only within it.
+    setsid bash -c 'echo 10 2>/dev/null >/proc/self/autogroup; exec nice -n 10 "$@"' bash \
+        python -m pytest -p no:cacheprovider -m "builds$marks" >"$log" 2>&1 </dev/null &
     builds=$!
     # shellcheck disable=SC2064 # this group of processes, whatever the variable is later
     trap "kill -- -$builds 2>/dev/null; rm -f '$log'" EXIT
