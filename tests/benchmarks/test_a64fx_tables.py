@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.a64fx import tuning
 from benchmarks.a64fx.loops import Row
 from benchmarks.a64fx.predict import markdown, write
-from benchmarks.a64fx.tables import TABLES
+from benchmarks.a64fx.tables import TABLES, loops_table
 from benchmarks.a64fx.toolchain import ROOT, MissingError
 
 
@@ -71,6 +73,17 @@ def test_attention_takes_each_product_and_the_exponential_from_the_tree():
         tuning.attention_loops([r for r in rows if "slope" not in r.function])
     with pytest.raises(MissingError, match="no loop of exponentials"):
         tuning.attention_loops(rows[:-1])
+
+
+def test_the_products_of_attention_have_a_row_each():
+    product = {"other": 0, "stores": 0, "stored_bytes": 0, "fma": {"fp32": 24}}
+    rows = [
+        row(family="attention", kernel="multiply_step<8, 3>", function=function, **product)
+        for function in ("score_tile<3, false>", "score_tile<3, true>", "slope_tile<3>")
+    ]
+    rows.append(row(family="gemm", kernel="tile<8, 3>", function="gemm_team", **product))
+    found = loops_table(SimpleNamespace(rows=rows))  # type: ignore[arg-type]
+    assert [line["kernel"] for line in found] == ["`score_tile<3, false>`", "`slope_tile<3>`", "`tile<8, 3>`"]
 
 
 def test_tables_are_put_in_their_places(tmp_path):
