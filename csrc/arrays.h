@@ -120,6 +120,7 @@ void run(const char* op, Call call) {
         status = call();
     }
     if (status == JPLLM_ERR_MEMORY) throw std::bad_alloc();
+    if (status == JPLLM_ERR_INDEX) throw py::index_error(std::string(op) + ": " + jpllm_status_string(status));
     if (status != JPLLM_OK) fail(op, jpllm_status_string(status));
 }
 
@@ -127,5 +128,6 @@ void run(const char* op, Call call) {
 void bind_gemm(py::module_& m);
 void bind_attention(py::module_& m);
 void bind_fused(py::module_& m);
+void bind_experts(py::module_& m);
 void bind_loss(py::module_& m);
 void bind_probe(py::module_& m);

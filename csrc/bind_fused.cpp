@@ -14,6 +14,8 @@ Array like(const Array& x, const char* name, const py::handle& from) {
     return a;
 }
 
+float* floats(const Array& a) { return static_cast<float*>(a.data()); }
+
 // A vector [n], of x's type or FP32.
 void* vector(const Array& x, const char* name, const py::handle& from, std::int64_t n, bool fp32) {
     const Array a = fp32 ? take(x.op, name, from, 1) : take_storage(x.op, name, from, 1, &x);
@@ -165,31 +167,72 @@ void rotary(const py::tuple& q_t, const py::tuple& k_t, const py::tuple& table_t
     });
 }
 
+// ids [N], table [V, D] and rows [N, D] of one type, as they are checked in both directions.
+void check_embedding(const Array& ids, const Array& rows, const Array& table) {
+    contiguous(ids), contiguous_rows(rows), contiguous_rows(table);
+    same(ids.op, "the sizes of ids and of the rows", ids.rows(), rows.rows());
+    same(ids.op, "the widths of the rows and of the table", rows.cols(), table.cols());
+}
+
+void embedding(const py::tuple& ids_t, const py::tuple& weight_t, const py::tuple& y_t, int threads) {
+    const char* op = "embedding";
+    const Array ids = take(op, "ids", ids_t, 1, "int64", 8), weight = take_storage(op, "weight", weight_t, 2);
+    const Array y = take_storage(op, "y", y_t, 2, &weight);
+    check_embedding(ids, y, weight);
+    run(op, [&] {
+        return jpllm_embedding(dtype_of(weight), ids.rows(), weight.rows(), weight.cols(),
+                               static_cast<const std::int64_t*>(ids.data()), weight.data(), weight.stride[0], y.data(),
+                               y.stride[0], threads);
+    });
+}
+
+void embedding_backward(const py::tuple& ids_t, const py::tuple& dy_t, const py::tuple& dweight_t, int threads) {
+    const char* op = "embedding_backward";
+    const Array ids = take(op, "ids", ids_t, 1, "int64", 8), dy = take_storage(op, "dy", dy_t, 2);
+    const Array dweight = take_storage(op, "dweight", dweight_t, 2, &dy);
+    check_embedding(ids, dy, dweight);
+    run(op, [&] {
+        return jpllm_embedding_backward(dtype_of(dy), ids.rows(), dweight.rows(), dweight.cols(),
+                                        static_cast<const std::int64_t*>(ids.data()), dy.data(), dy.stride[0],
+                                        dweight.data(), dweight.stride[0], threads);
+    });
+}
+
 void adamw_step(const py::tuple& param_t, const py::tuple& grad_t, const py::tuple& exp_avg_t,
                 const py::tuple& exp_avg_sq_t, const py::object& model_t, double lr, double beta1, double beta2,
                 double eps, double weight_decay, std::int64_t step, double grad_scale, int threads) {
     const char* op = "adamw_step";
-    const Array param = take(op, "param", param_t, 1), grad = take(op, "grad", grad_t, 1);
+    const Array param = take(op, "param", param_t, 1), grad = take_storage(op, "grad", grad_t, 1);
     const Array exp_avg = take(op, "exp_avg", exp_avg_t, 1), exp_avg_sq = take(op, "exp_avg_sq", exp_avg_sq_t, 1);
     contiguous(param);
     for (const Array* a : {&grad, &exp_avg, &exp_avg_sq}) {
         same(op, "the sizes of param, grad, exp_avg and exp_avg_sq", param.rows(), a->rows());
         contiguous(*a);
     }
-    std::uint16_t* model = nullptr;
+    jpllm_dtype model_dtype = JPLLM_FP32;
+    void* model = nullptr;
     if (!model_t.is_none()) {
-        const Array a = take(op, "model_param", model_t, 1, "bfloat16", 2);
+        const Array a = take_storage(op, "model_param", model_t, 1);
         same(op, "the sizes of param and model_param", param.rows(), a.rows());
         contiguous(a);
-        model = static_cast<std::uint16_t*>(a.data());
+        model_dtype = dtype_of(a), model = a.data();
     }
     if (step < 1) fail(op, "step counts from 1, is " + std::to_string(step));
     if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1)) fail(op, "beta1 and beta2 must be in [0, 1)");
     if (!(eps >= 0)) fail(op, "eps must not be negative");
     run(op, [&] {
-        return jpllm_adamw_step(JPLLM_FP32, param.rows(), param.data(), grad.data(), exp_avg.data(), exp_avg_sq.data(),
-                                model, lr, beta1, beta2, eps, weight_decay, step, grad_scale, threads);
+        return jpllm_adamw_step(param.rows(), floats(param), dtype_of(grad), grad.data(), floats(exp_avg),
+                                floats(exp_avg_sq), model_dtype, model, lr, beta1, beta2, eps, weight_decay, step,
+                                grad_scale, threads);
     });
+}
+
+double sum_of_squares(const py::tuple& x_t, int threads) {
+    const Array x = take_storage("sum_of_squares", "x", x_t, 1);
+    contiguous(x);
+    double sum = 0;
+    run(x.op, [&] { return jpllm_sum_of_squares(dtype_of(x), x.rows(), x.data(), &sum, threads); });
+    return sum;
 }
 
 }  // namespace
@@ -210,6 +253,10 @@ void bind_fused(py::module_& m) {
     m.def("softmax_backward", &softmax_backward, "dy"_a, "y"_a, "dx"_a, "threads"_a);
     m.def("cast", &cast, "y = scale * x; returns whether all of y is finite.", "x"_a, "y"_a, "scale"_a, "threads"_a);
     m.def("rotary", &rotary, "q"_a, "k"_a, "table"_a, "q_out"_a, "k_out"_a, "inverse"_a, "threads"_a);
+    m.def("embedding", &embedding, "ids"_a, "weight"_a, "y"_a, "threads"_a);
+    m.def("embedding_backward", &embedding_backward, "ids"_a, "dy"_a, "dweight"_a, "threads"_a);
     m.def("adamw_step", &adamw_step, "param"_a, "grad"_a, "exp_avg"_a, "exp_avg_sq"_a, "model_param"_a, "lr"_a,
           "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "step"_a, "grad_scale"_a, "threads"_a);
+    m.def("sum_of_squares", &sum_of_squares, "The sum of x^2 in FP64; finite where and only where all of x is.", "x"_a,
+          "threads"_a);
 }

@@ -1,4 +1,6 @@
 // Matrix products: bindings. Letters: M rows, N columns, K summed dimension.
+#include <optional>
+
 #include "arrays.h"
 
 namespace {
@@ -43,6 +45,54 @@ void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, cons
     run(op, [&] { return jpllm_gemm_with(&args, threads); });
 }
 
+// c[g] = a[g] b[g] for each g, a matrix of those with three dimensions; of the others, where a dimension is ragged, the
+// rows or columns that are group g's by `sizes`: rows of a and c, or, where c has three dimensions, columns of a and
+// rows of b.
+void grouped_gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t,
+                  const std::optional<std::vector<std::int64_t>>& sizes, int threads) {
+    const char* op = "grouped_gemm";
+    const auto dims = [&](const py::tuple& t) { return py::len(t) == 5 && py::len(t[1]) == 3 ? 3u : 2u; };
+    const Array a = take_storage(op, "a", a_t, dims(a_t)), b = take_storage(op, "b", b_t, dims(b_t));
+    const Array c = take_storage(op, "c", c_t, dims(c_t));
+    const bool whole = a.shape.size() == 3 && b.shape.size() == 3 && c.shape.size() == 3;
+    const bool by_rows = a.shape.size() == 2 && b.shape.size() == 3 && c.shape.size() == 2;
+    const bool by_k = a.shape.size() == 2 && b.shape.size() == 2 && c.shape.size() == 3;
+    if (!(whole || by_rows || by_k) || whole == sizes.has_value()) {
+        fail(op, "a, b and c must have 3, 3, 3 dimensions, or with sizes 2, 3, 2 or 2, 2, 3");
+    }
+    const auto rows = [](const Array& x) { return x.shape[x.shape.size() - 2]; };
+    const auto cols = [](const Array& x) { return x.shape[x.shape.size() - 1]; };
+    same(op, "the columns of a and the rows of b", cols(a), rows(b));
+    same(op, "the rows of a and of c", rows(a), rows(c));
+    same(op, "the columns of b and of c", cols(b), cols(c));
+    const std::int64_t groups = sizes ? static_cast<std::int64_t>(sizes->size()) : c.shape[0];
+    for (const Array* x : {&a, &b, &c}) {
+        if (x->shape.size() == 3) same(op, "the numbers of groups", groups, x->shape[0]);
+    }
+    // The matrix of group g, or that from row `row` and column `col` on.
+    const auto part = [](const Array& x, std::int64_t g, std::int64_t row, std::int64_t col) {
+        const std::size_t last = x.stride.size() - 1;
+        const std::int64_t rs = x.stride[last - 1], cs = x.stride[last];
+        const std::int64_t offset = last == 2 ? g * x.stride[0] : row * rs + col * cs;
+        const std::int64_t bytes = offset * (x.dtype == "float32" ? 4 : 2);
+        return jpllm_matrix{reinterpret_cast<void*>(x.address + static_cast<std::uintptr_t>(bytes)), rs, cs,
+                            dtype_of(x)};
+    };
+    std::vector<jpllm_gemm_args> products(static_cast<std::size_t>(groups));
+    std::int64_t start = 0;
+    for (std::int64_t g = 0; g < groups; ++g) {
+        const std::int64_t size = sizes ? (*sizes)[static_cast<std::size_t>(g)] : 0;
+        if (size < 0) fail(op, "a group has a negative size: " + std::to_string(size));
+        jpllm_gemm_args& p = products[static_cast<std::size_t>(g)];
+        p.m = by_rows ? size : rows(c), p.n = cols(c), p.k = by_k ? size : cols(a);
+        p.a = part(a, g, by_rows ? start : 0, by_k ? start : 0), p.b = part(b, g, start, 0);
+        p.c = part(c, g, start, 0);
+        start += size;
+    }
+    if (sizes) same(op, "the sum of sizes and what they divide", start, by_rows ? rows(a) : cols(a));
+    run(op, [&] { return jpllm_gemm_batch(groups, products.data(), threads); });
+}
+
 void column_sum(const py::tuple& x_t, const py::tuple& out_t, int threads) {
     const char* op = "column_sum";
     const Array x = take_storage(op, "x", x_t, 2), out = take(op, "out", out_t, 1);
@@ -61,5 +111,7 @@ void bind_gemm(py::module_& m) {
     m.def("gemm", &gemm, "c (+)= a @ b + bias + residual, or silu(a @ b) * (a @ up) + ...", "a"_a, "b"_a, "c"_a,
           "bias"_a, "accumulate"_a, "threads"_a, "residual"_a = py::none(), "up"_a = py::none(),
           "gate_out"_a = py::none(), "up_out"_a = py::none());
+    m.def("grouped_gemm", &grouped_gemm, "c[g] = a[g] @ b[g], whole or by rows or columns in groups of `sizes`", "a"_a,
+          "b"_a, "c"_a, "sizes"_a, "threads"_a);
     m.def("column_sum", &column_sum, "x"_a, "out"_a, "threads"_a);
 }

@@ -51,6 +51,7 @@ PYBIND11_MODULE(_native, m) {
     bind_gemm(m);
     bind_attention(m);
     bind_fused(m);
+    bind_experts(m);
     bind_loss(m);
     bind_probe(m);
     m.def("isa", [] { return std::string(jpllm_isa()); }, "The instruction set in use.");

@@ -13,6 +13,7 @@
 
 #include "jpllm/attention.h"
 #include "jpllm/common.h"
+#include "jpllm/experts.h"
 #include "jpllm/fused.h"
 #include "jpllm/gemm.h"
 #include "jpllm/loss.h"

@@ -71,38 +71,6 @@ void test_swiglu(int64_t m, int64_t n) {
     near(what + " dup", dup, want_dup, bound(want_dup));
 }
 
-void test_adamw(int64_t n) {
-    const std::string what = "adamw_step " + std::to_string(n);
-    Floats p = random_floats(n, 15), m = random_floats(n, 16), v = random_floats(n, 17);
-    const Floats g = random_floats(n, 18);
-    for (size_t i = 0; i < v.size(); ++i) v[i] = i % 5 == 0 ? 0.0f : std::fabs(v[i]);
-    const double lr = 1e-2, b1 = 0.9, b2 = 0.95, eps = 1e-8, decay = 0.1, scale = 0.5;
-    std::vector<double> want_p(p.size()), want_m(p.size()), want_v(p.size());
-    for (size_t i = 0; i < p.size(); ++i) {
-        const double grad = g[i] * scale;
-        want_m[i] = b1 * m[i] + (1 - b1) * grad;
-        want_v[i] = b2 * v[i] + (1 - b2) * grad * grad;
-        const double root = std::sqrt(want_v[i] / (1 - std::pow(b2, 3)));
-        want_p[i] = p[i] * (1 - lr * decay) - lr * (want_m[i] / (1 - std::pow(b1, 3))) / (root + eps);
-    }
-    std::vector<uint16_t> model(p.size());
-    expect(jpllm_adamw_step(JPLLM_FP32, n, p.data(), g.data(), m.data(), v.data(), model.data(), lr, b1, b2, eps, decay,
-                            3, scale, 3) == JPLLM_OK,
-           what);
-    near(what + " m", m, want_m, [&](size_t i) { return 4 * kEps * (std::fabs(want_m[i]) + 1); });
-    near(what + " v", v, want_v, [&](size_t i) { return 4 * kEps * (std::fabs(want_v[i]) + 1); });
-    near(what + " p", p, want_p, [&](size_t i) { return 4 * kEps * (std::fabs(want_p[i]) + 1); });
-    for (size_t i = 0; i < p.size(); ++i) {
-        uint32_t bits;
-        memcpy(&bits, &p[i], sizeof bits);
-        const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        if (model[i] != rounded) {
-            expect(false, what + ": the bfloat16 copy is not the nearest");
-            break;
-        }
-    }
-}
-
 // Infinities, NaN and zeroes must come out as they should.
 void test_special() {
     const float inf = INFINITY, nan = NAN;
@@ -114,40 +82,7 @@ void test_special() {
     expect(y[0] == inf && std::isnan(y[2]) && y[3] == 0 && y[4] == 0 && y[5] == 100.0f && std::fabs(y[6]) < 1e-35f &&
                y[8] == 88.0f && y[9] == 3e38f && y[10] == 0,
            "swiglu at infinities, NaN and zeroes");
-    Floats p = {1, 2, nan}, m(3), v(3), g = {nan, inf, 0};
-    std::vector<uint16_t> model(3);
-    jpllm_adamw_step(JPLLM_FP32, 3, p.data(), g.data(), m.data(), v.data(), model.data(), 0.1, 0.9, 0.99, 1e-8, 0, 1, 1,
-                     1);
-    expect(std::isnan(p[0]) && std::isnan(p[1]) && std::isnan(p[2]), "adamw_step lets NaN through");
-    expect((model[0] & 0x7fffu) > 0x7f80u && (model[2] & 0x7fffu) > 0x7f80u, "a NaN in bfloat16 is a NaN");
 }
-
-// A number in a storage type, as plain code has it.
-struct Stored {
-    jpllm_dtype dtype;
-    std::vector<float> wide;  // for FP32, and what the 16-bit numbers are worth
-    std::vector<uint16_t> narrow;
-
-    Stored(jpllm_dtype type, const Floats& from) : dtype(type), wide(from), narrow(from.size()) {
-        if (type == JPLLM_FP32) return;
-        int finite = 0;
-        const int64_t n = static_cast<int64_t>(from.size());
-        jpllm_cast(JPLLM_FP32, type, 1, n, from.data(), n, narrow.data(), n, 1.0, &finite, 1);
-        read();
-    }
-    void* data() { return dtype == JPLLM_FP32 ? static_cast<void*>(wide.data()) : narrow.data(); }
-    const Floats& read() {
-        int finite = 0;
-        const int64_t n = static_cast<int64_t>(wide.size());
-        if (dtype != JPLLM_FP32) jpllm_cast(dtype, JPLLM_FP32, 1, n, narrow.data(), n, wide.data(), n, 1.0, &finite, 1);
-        return wide;
-    }
-    // A rounding to the type, and some of FP32.
-    double bound(double want) const {
-        const double step = dtype == JPLLM_BF16 ? 1.0 / 256 : dtype == JPLLM_FP16 ? 1.0 / 2048 : 0;
-        return step * std::fabs(want) + 6e-6 * (std::fabs(want) + 1);
-    }
-};
 
 // Every type, near and past the caches: norms of sums, layer norm, SwiGLU, softmax, rotary in place.
 void test_storage(jpllm_dtype type, int64_t past) {
@@ -245,6 +180,5 @@ void test_fused() {
     for (const jpllm_dtype type : {JPLLM_FP32, JPLLM_BF16, JPLLM_FP16}) test_storage(type, 0), test_storage(type, -1);
     for (const int64_t d : {1, 16, 63, 130}) test_norm(d == 63 ? 70 : 5, d);
     test_swiglu(3, 37), test_swiglu(1, 256);
-    for (const int64_t n : {1, 16, 77}) test_adamw(n);
     test_special();
 }

@@ -60,9 +60,39 @@ inline void same_bits(const std::string& what, const Floats& a, const Floats& b)
            what + ": one thread and three give different bits");
 }
 
+// A number in a storage type, as plain code has it.
+struct Stored {
+    jpllm_dtype dtype;
+    std::vector<float> wide;  // for FP32, and what the 16-bit numbers are worth
+    std::vector<uint16_t> narrow;
+
+    Stored(jpllm_dtype type, const Floats& from) : dtype(type), wide(from), narrow(from.size()) {
+        if (type == JPLLM_FP32) return;
+        int finite = 0;
+        const int64_t n = static_cast<int64_t>(from.size());
+        jpllm_cast(JPLLM_FP32, type, 1, n, from.data(), n, narrow.data(), n, 1.0, &finite, 1);
+        read();
+    }
+    void* data() { return dtype == JPLLM_FP32 ? static_cast<void*>(wide.data()) : narrow.data(); }
+    const Floats& read() {
+        int finite = 0;
+        const int64_t n = static_cast<int64_t>(wide.size());
+        if (dtype != JPLLM_FP32) jpllm_cast(dtype, JPLLM_FP32, 1, n, narrow.data(), n, wide.data(), n, 1.0, &finite, 1);
+        return wide;
+    }
+    // A rounding to the type, and some of FP32.
+    double bound(double want) const {
+        const double step = dtype == JPLLM_BF16 ? 1.0 / 256 : dtype == JPLLM_FP16 ? 1.0 / 2048 : 0;
+        return step * std::fabs(want) + 6e-6 * (std::fabs(want) + 1);
+    }
+};
+
 // Each family's checks, for the instruction set in use.
 void test_gemm();
 void test_attention();
 void test_fused();
+void test_embedding();
+void test_experts();
+void test_optimizer();
 void test_loss();
 void test_probe();

@@ -2,7 +2,10 @@
 
 from pyjpllm.ops.api import (
     adamw_step,
+    add_rms_norm,
     attention,
+    combine,
+    dispatch,
     embedding,
     grouped_linear,
     linear,
@@ -10,6 +13,9 @@ from pyjpllm.ops.api import (
     linear_logsumexp,
     rms_norm,
     rotary,
+    route,
+    sort_by_expert,
+    sum_of_squares,
     swiglu,
 )
 from pyjpllm.ops.registry import (
@@ -20,16 +26,21 @@ from pyjpllm.ops.registry import (
     unavailable_reason,
     use_backend,
 )
-from pyjpllm.ops.types import OPERATIONS, CrossEntropy, RopeScaling
+from pyjpllm.ops.types import OPERATIONS, CrossEntropy, ExpertOrder, RopeScaling, Scoring
 
 __all__ = [
     "OPERATIONS",
     "CrossEntropy",
+    "ExpertOrder",
     "RopeScaling",
+    "Scoring",
     "adamw_step",
+    "add_rms_norm",
     "attention",
     "available_backends",
+    "combine",
     "current_backend",
+    "dispatch",
     "embedding",
     "grouped_linear",
     "linear",
@@ -39,6 +50,9 @@ __all__ = [
     "register_backend",
     "rms_norm",
     "rotary",
+    "route",
+    "sort_by_expert",
+    "sum_of_squares",
     "swiglu",
     "unavailable_reason",
     "use_backend",

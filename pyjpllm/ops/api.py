@@ -1,19 +1,19 @@
 """The operations: one function each, checked here, computed by the current backend.
 
 Letters: B batch, S queries, T keys, H query heads, K key/value heads, D width (of a head, or of the model), I inputs,
-O outputs, N tokens, V vocabulary, E experts. 16-bit inputs are summed in FP32 inside norms, softmax and log-sum-exp;
-FP64 inputs are FP64 throughout.
+O outputs, N tokens, V vocabulary, E experts, k experts of a token, M = N k rows. 16-bit inputs are summed in FP32
+inside norms, softmax and log-sum-exp; FP64 inputs are FP64 throughout.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
 
 from pyjpllm.ops.registry import operation, optional_operation
-from pyjpllm.ops.types import CrossEntropy, RopeScaling
+from pyjpllm.ops.types import CrossEntropy, ExpertOrder, RopeScaling, Scoring
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -27,6 +27,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Zhang and Sennrich, 2019, arXiv:1910.07467.
     """
     return cast(Tensor, operation("rms_norm")(x, weight, eps))
+
+
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """``h = x + update`` and ``rms_norm(h, weight, eps)``: x and update [..., D], weight [D] -> two [..., D].
+
+    What a residual stream does between two layers, where a backend can in one pass over memory.
+    """
+    return cast("tuple[Tensor, Tensor]", operation("add_rms_norm")(x, update, weight, eps))
 
 
 def attention(
@@ -140,6 +148,56 @@ def combine_cross_entropy(lse_N: Tensor, target_logit_N: Tensor, valid_N: Tensor
     return CrossEntropy(loss, penalty, valid_N.sum())
 
 
+def route(
+    logits_NE: Tensor,
+    k: int,
+    *,
+    scoring: Scoring = "softmax",
+    normalize: bool = True,
+    bias_E: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k experts of each token: (experts [N, k] int64, weights [N, k] in FP32, or FP64 for FP64 logits).
+
+    Scores are the softmax or the sigmoid of logits [N, E]. Chosen are the experts with the k largest scores, of equal
+    ones that with the lower number, the largest first; ``bias_E`` is added for the choice only (Wang et al., 2024,
+    arXiv:2408.15664). The weights are the chosen scores, with ``normalize`` over their sum; they are differentiable
+    in the logits (Shazeer et al., 2017, arXiv:1701.06538).
+    """
+    if scoring not in get_args(Scoring):
+        raise ValueError(f"route: scoring is 'softmax' or 'sigmoid', got {scoring!r}")
+    if logits_NE.ndim != 2 or not 1 <= k <= logits_NE.shape[1]:
+        raise ValueError(f"route: 1 to E experts of logits [N, E] are needed, got {k} of {tuple(logits_NE.shape)}")
+    if bias_E is not None and bias_E.shape != logits_NE.shape[1:]:
+        raise ValueError(f"route: bias [{logits_NE.shape[1]}] is needed, got {tuple(bias_E.shape)}")
+    found = operation("route")(logits_NE, k, scoring=scoring, normalize=normalize, bias_E=bias_E)
+    return cast("tuple[Tensor, Tensor]", found)
+
+
+def sort_by_expert(experts_Nk: Tensor, num_experts: int) -> ExpertOrder:
+    """The stable order by expert of the N k rows that `route`'s experts [N, k] make."""
+    if experts_Nk.ndim != 2 or experts_Nk.dtype != torch.int64:
+        raise ValueError(f"sort_by_expert: int64 [N, k] is needed, got {experts_Nk.dtype} {tuple(experts_Nk.shape)}")
+    return cast(ExpertOrder, operation("sort_by_expert")(experts_Nk, num_experts))
+
+
+def dispatch(x_ND: Tensor, order: ExpertOrder) -> Tensor:
+    """Each token's row once for each of its experts, in their order: [N, D] -> [N k, D]."""
+    if x_ND.ndim != 2 or x_ND.shape[0] != order.position_Nk.shape[0]:
+        tokens = order.position_Nk.shape[0]
+        raise ValueError(f"dispatch: x [{tokens}, D] is needed for this order, got {tuple(x_ND.shape)}")
+    return cast(Tensor, operation("dispatch")(x_ND, order))
+
+
+def combine(x_MD: Tensor, order: ExpertOrder, weights_Nk: Tensor) -> Tensor:
+    """Sum over a token's experts of weight times row, the way back of `dispatch`: [N k, D], [N, k] -> [N, D]."""
+    fits = x_MD.ndim == 2 and x_MD.shape[0] == order.token_M.shape[0] and weights_Nk.shape == order.position_Nk.shape
+    if not fits:
+        needed = f"x [{order.token_M.shape[0]}, D] and weights {tuple(order.position_Nk.shape)}"
+        got = f"{tuple(x_MD.shape)}, {tuple(weights_Nk.shape)}"
+        raise ValueError(f"combine: {needed} are needed for this order, got {got}")
+    return cast(Tensor, operation("combine")(x_MD, order, weights_Nk))
+
+
 def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
     """A linear layer per expert: x [N, I] sorted by expert, weights [E, O, I], group sizes [E] (int64) -> [N, O].
 
@@ -167,7 +225,8 @@ def adamw_step(
 
     ``g = grad_scale * grad``; ``m = beta1 m + (1 - beta1) g``; ``v = beta2 v + (1 - beta2) g ** 2``;
     ``p = (1 - lr weight_decay) p - lr (m / (1 - beta1 ** step)) / (sqrt(v / (1 - beta2 ** step)) + eps)``.
-    ``step`` counts from 1. ``grad`` is left as it was. ``model_param`` (16-bit, say) is written with the new ``p``.
+    ``step`` counts from 1. ``grad``, which may have 16 bits, is left as it was. ``model_param`` (16-bit, say) is
+    written with the new ``p``.
     """
     if step < 1:
         raise ValueError(f"adamw_step: step counts from 1, got {step}")
@@ -185,3 +244,10 @@ def adamw_step(
         grad_scale=grad_scale,
         model_param=model_param,
     )
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """The sum of ``x ** 2`` over all elements, a scalar in FP64: finite where and only where all of an x of at most 32
+    bits is. It has no gradient.
+    """
+    return cast(Tensor, operation("sum_of_squares")(x))

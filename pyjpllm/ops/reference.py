@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pyjpllm.ops.rope import inverse_frequencies
-from pyjpllm.ops.types import RopeScaling
+from pyjpllm.ops.types import ExpertOrder, RopeScaling, Scoring
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -94,6 +94,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return [normed * weight], gradients
 
     return _apply(formula, [x, weight], [x.dtype])[0]
+
+
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    total = _apply(lambda x, update: ([x + update], lambda g: [g, g]), [x, update], [x.dtype])[0]
+    return total, rms_norm(total, weight, eps)
 
 
 def attention(
@@ -223,6 +228,71 @@ def linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) ->
     return lse_N, target_logit_N
 
 
+def route(
+    logits_NE: Tensor, k: int, *, scoring: Scoring, normalize: bool, bias_E: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    logits = _floats(logits_NE)
+    exp_NE = np.exp(logits - logits.max(-1, keepdims=True))
+    scores_NE = 1 / (1 + np.exp(-logits)) if scoring == "sigmoid" else exp_NE / exp_NE.sum(-1, keepdims=True)
+    keys_NE = logits if bias_E is None else scores_NE + _floats(bias_E)
+    chosen_Nk = np.argsort(-keys_NE, -1, kind="stable")[:, :k]
+
+    def formula(logits_NE: Array) -> tuple[list[Array], Gradients]:
+        picked_Nk = np.take_along_axis(scores_NE, chosen_Nk, -1)
+        total_N1 = picked_Nk.sum(-1, keepdims=True)
+        weights_Nk = picked_Nk / total_N1 if normalize else picked_Nk
+
+        def gradients(g_weights_Nk: Array) -> list[Array]:
+            g_picked_Nk = g_weights_Nk
+            if normalize:
+                g_picked_Nk = (g_weights_Nk - (g_weights_Nk * weights_Nk).sum(-1, keepdims=True)) / total_N1
+            g_scores_NE = np.zeros_like(logits_NE)
+            np.put_along_axis(g_scores_NE, chosen_Nk, g_picked_Nk, -1)
+            if scoring == "sigmoid":
+                return [g_scores_NE * scores_NE * (1 - scores_NE)]
+            return [scores_NE * (g_scores_NE - (g_scores_NE * scores_NE).sum(-1, keepdims=True))]
+
+        return [weights_Nk], gradients
+
+    wide = torch.float64 if logits_NE.dtype == torch.float64 else torch.float32
+    weights_Nk = _apply(formula, [logits_NE], [wide])[0]
+    return torch.from_numpy(chosen_Nk).to(logits_NE.device), weights_Nk
+
+
+def sort_by_expert(experts_Nk: Tensor, num_experts: int) -> ExpertOrder:
+    experts = _integers(experts_Nk).reshape(-1)
+    if experts.size and (experts.min() < 0 or experts.max() >= num_experts):
+        raise IndexError(f"sort_by_expert: experts {experts.min()}..{experts.max()} of {num_experts}")
+    order_M = np.argsort(experts, kind="stable")
+    position = np.empty_like(order_M)
+    position[order_M] = np.arange(len(order_M))
+    sizes_E = np.bincount(experts, minlength=num_experts)
+    token_M = order_M // max(experts_Nk.shape[1], 1)
+    made = (torch.from_numpy(x).to(experts_Nk.device) for x in (token_M, position.reshape(experts_Nk.shape), sizes_E))
+    return ExpertOrder(*made)
+
+
+def dispatch(x_ND: Tensor, order: ExpertOrder) -> Tensor:
+    token_M, position_Nk = _integers(order.token_M), _integers(order.position_Nk)
+    return _apply(lambda x_ND: ([x_ND[token_M]], lambda g_MD: [g_MD[position_Nk].sum(1)]), [x_ND], [x_ND.dtype])[0]
+
+
+def combine(x_MD: Tensor, order: ExpertOrder, weights_Nk: Tensor) -> Tensor:
+    position_Nk = _integers(order.position_Nk)
+
+    def formula(x_MD: Array, weights_Nk: Array) -> tuple[list[Array], Gradients]:
+        rows_NkD = x_MD[position_Nk]
+
+        def gradients(g_ND: Array) -> list[Array]:
+            g_x_MD = np.zeros_like(x_MD)
+            g_x_MD[position_Nk] = weights_Nk[..., None] * g_ND[:, None]
+            return [g_x_MD, (rows_NkD * g_ND[:, None]).sum(-1)]
+
+        return [(weights_Nk[..., None] * rows_NkD).sum(1)], gradients
+
+    return _apply(formula, [x_MD, weights_Nk], [x_MD.dtype])[0]
+
+
 def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
     sizes = _integers(group_sizes_E)
     if sizes.sum() != x_ND.shape[0]:
@@ -273,3 +343,7 @@ def adamw_step(
             tensor.copy_(_tensor(array, tensor))
         if model_param is not None:
             model_param.copy_(param)
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    return torch.tensor((_floats(x) ** 2).sum(), dtype=torch.float64, device=x.device)

@@ -15,19 +15,25 @@ from torch.autograd.function import once_differentiable
 from pyjpllm.ops.memo import TensorMemo
 from pyjpllm.ops.rope import inverse_frequencies
 from pyjpllm.ops.torch_attention import attention
-from pyjpllm.ops.torch_experts import grouped_linear
+from pyjpllm.ops.torch_experts import combine, dispatch, grouped_linear, route, sort_by_expert
 from pyjpllm.ops.torch_loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.types import RopeScaling
 
 __all__ = [
     "adamw_step",
+    "add_rms_norm",
     "attention",
+    "combine",
+    "dispatch",
     "embedding",
     "grouped_linear",
     "linear",
     "linear_logsumexp",
     "rms_norm",
     "rotary",
+    "route",
+    "sort_by_expert",
+    "sum_of_squares",
     "summed_cross_entropy",
     "swiglu",
 ]
@@ -66,6 +72,11 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return result
+
+
+def add_rms_norm(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    total = x + update
+    return total, rms_norm(total, weight, eps)
 
 
 _angles = TensorMemo()
@@ -181,11 +192,13 @@ def adamw_step(
     grad_scale: float = 1.0,
     model_param: Tensor | None = None,
 ) -> None:
-    size = param.numel() if grad_scale == 1.0 and model_param is None else PIECE
+    whole = grad_scale == 1.0 and model_param is None and grad.dtype == param.dtype
+    size = param.numel() if whole else PIECE
     steps = [torch.full((), float(step), dtype=torch.float32, device=param.device)]
     with torch.no_grad():
         for start in range(0, param.numel(), max(size, 1)):
             p, g, m, v = (tensor[start : start + size] for tensor in (param, grad, exp_avg, exp_avg_sq))
+            g = g.to(p.dtype)
             if grad_scale != 1.0:
                 g = g * grad_scale
             # What torch.optim.AdamW(fused=True) calls: one pass over memory.
@@ -206,3 +219,10 @@ def adamw_step(
             )
             if model_param is not None:
                 model_param[start : start + size].copy_(p)
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for piece in torch.split(x.detach().reshape(-1), PIECE):  # where x is not FP64, torch makes a copy that is
+        total += torch.linalg.vector_norm(piece, dtype=torch.float64).square()
+    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +13,36 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 OPERATIONS: tuple[str, ...] = (
     "linear",
     "rms_norm",
+    "add_rms_norm",
     "attention",
     "rotary",
     "swiglu",
     "embedding",
     "linear_logsumexp",
+    "route",
+    "sort_by_expert",
+    "dispatch",
+    "combine",
     "grouped_linear",
     "adamw_step",
+    "sum_of_squares",
 )
 """What a backend implements. `linear_cross_entropy` is made of `linear_logsumexp` and is none of its own."""
+
+
+Scoring = Literal["softmax", "sigmoid"]
+"""How a router's logits become scores."""
+
+
+class ExpertOrder(NamedTuple):
+    """The order of rows by expert, from `sort_by_expert`. N tokens, k experts of each, M = N k rows, E experts."""
+
+    token_M: Tensor
+    """The token that a row is of."""
+    position_Nk: Tensor
+    """Where the row of a token's j-th expert lies."""
+    sizes_E: Tensor
+    """How many rows an expert has: the group sizes of `grouped_linear`."""
 
 
 class CrossEntropy(NamedTuple):

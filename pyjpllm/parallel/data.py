@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
 from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
 
@@ -119,13 +120,12 @@ def _partial_gradients(
 def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
     """The 2-norm of the whole gradient, the same number on all ranks; after :meth:`DataParallel.finish`.
 
-    Squares are summed in FP64 (a million elements at a time), a piece that ``copies`` ranks hold counts once. On the
-    meta device, where there are no values, it is 0.
+    Squares are summed in FP64, a piece that ``copies`` ranks hold counts once. On the meta device, where there are no
+    values, it is 0.
     """
     total = torch.zeros((), dtype=torch.float64, device=flat.device)
     for group, entry in flat.entries():
-        for piece in torch.split(group.grad[entry.start : entry.stop], 1 << 20):
-            total += torch.linalg.vector_norm(piece, dtype=torch.float64).square() / entry.layout.copies
+        total += ops.sum_of_squares(group.grad[entry.start : entry.stop]) / entry.layout.copies
     collectives.all_reduce(total, mesh.group("tp"))
     collectives.broadcast(total, mesh.group("dp"))  # replicas must take the same decision, down to the last bit
     return 0.0 if total.is_meta else float(total.sqrt())

@@ -94,10 +94,14 @@ BAD = {
         ),
         "dweight must be contiguous",
     ),
+    "embedding ids": (lambda: _native.embedding(f32(2), A, A, 1), "ids must be int64, is float32"),
+    "embedding rows": (lambda: _native.embedding(ints(3), B, A, 1), "sizes of ids and of the rows differ: 3 and 2"),
+    "embedding width": (lambda: _native.embedding_backward(ints(2), A, B, 1), "widths .* differ: 3 and 4"),
+    "squares": (lambda: _native.sum_of_squares(changed(f32(4), stride=(2,)), 1), "x must be contiguous"),
     "adamw sizes": (lambda: _native.adamw_step(f32(3), f32(4), f32(3), f32(3), None, *ADAMW), "sizes of param, grad"),
     "adamw copy": (
-        lambda: _native.adamw_step(f32(3), f32(3), f32(3), f32(3), f32(3), *ADAMW),
-        "model_param must be bfloat16, is float32",
+        lambda: _native.adamw_step(f32(3), f32(3), f32(3), f32(3), array(np.ones(3)), *ADAMW),
+        "model_param must be float32, is float64",
     ),
     "adamw step": (
         lambda: _native.adamw_step(*[f32(3)] * 4, None, 1e-3, 0.9, 0.99, 1e-8, 0.1, 0, 1.0, 1),

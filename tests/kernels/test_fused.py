@@ -12,31 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyjpllm import _native
+from tests.kernels.stored import array, close, made, types
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-types = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 sizes = st.one_of(st.integers(0, 70), st.sampled_from([127, 256, 1031]))
 threads = st.integers(1, 3)
 past = st.booleans()
-
-
-def array(t: torch.Tensor) -> tuple:
-    return t.data_ptr(), tuple(t.shape), t.stride(), str(t.dtype).removeprefix("torch."), t
-
-
-def made(dtype: torch.dtype, *shape: int, gap: int = 0, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    wide = torch.randn((*shape[:-1], shape[-1] + gap), generator=generator, dtype=torch.float64)
-    return wide.to(dtype)[..., gap:]
-
-
-def close(got: torch.Tensor, want: torch.Tensor, bound: torch.Tensor | float) -> None:
-    """FP32's `bound`, and a rounding to the type of `got`: relative, below FP16's normal numbers 2^-25."""
-    step = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[got.dtype]
-    smallest = 2.0**-25 if got.dtype == torch.float16 else 0.0
-    error = (got.double() - want).abs()
-    allowed = bound + step * (want.abs() + bound) + smallest
-    assert bool((error <= allowed).all()), f"{got.dtype}: worst {error.max()}, allowed there {allowed.max()}"
 
 
 @pytest.fixture(autouse=True)

@@ -43,6 +43,8 @@ POSITIONS = torch.tensor([[0, 1, 2, 0, 1], [40, 41, 42, 1000, 7]])
 TOKENS = torch.tensor([[0, 3, 3], [6, 3, 1]])
 TARGETS = torch.tensor([0, 6, -100, 3, 3, -1, 7])
 COUNTED = torch.tensor([0, 6, -100, 3, 3, 2, 6])
+CHOSEN = torch.tensor([[2, 0], [3, 2], [0, 2], [2, 3]])
+BIAS = torch.tensor([0.0, 0.5, -0.5, 1.0, 0.0, 0.25])
 SIZES = torch.tensor([2, 0, 4, 1])
 
 _Q, _K, _K6 = (2, 5, 4, 2), (2, 5, 2, 2), (2, 6, 2, 2)
@@ -65,11 +67,26 @@ def _cross_entropy(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return result.loss, result.z_loss
 
 
+def _route(k: int = 2, **settings: Any) -> Callable[..., Tensor]:
+    def function(logits: Tensor) -> Tensor:
+        placed = {name: _on(x, logits) if isinstance(x, Tensor) else x for name, x in settings.items()}
+        return ops.route(logits, k, **placed)[1]
+
+    return function
+
+
+def _order(x: Tensor) -> ops.ExpertOrder:
+    return ops.sort_by_expert(_on(CHOSEN, x), 4)
+
+
 CASES: dict[str, Case] = {
     "linear": Case("linear", ops.linear, ((2, 3, 4), (5, 4))),
     "linear bias": Case("linear", ops.linear, ((3, 4), (5, 4), (5,))),
     "rms_norm": Case("rms_norm", lambda x, w: ops.rms_norm(x, w, 1e-5), ((2, 3, 7), (7,))),
     "rms_norm 2d": Case("rms_norm", lambda x, w: ops.rms_norm(x, w, 1e-2), ((5, 7), (7,))),
+    "add_rms_norm": Case(
+        "add_rms_norm", lambda x, u, w: ops.add_rms_norm(x, u, w, 1e-5), ((2, 3, 7), (2, 3, 7), (7,))
+    ),
     "attention": Case("attention", _attention(), (_Q, _Q, _Q)),
     "attention grouped": Case("attention", _attention(), (_Q, _K, _K)),
     "attention full": Case("attention", _attention(causal=False, scale=0.3), (_Q, _K, _K)),
@@ -92,6 +109,14 @@ CASES: dict[str, Case] = {
         "linear_logsumexp", lambda h, w: ops.linear_logsumexp(h, w, _on(TARGETS, h)), ((7, 4), (7, 4))
     ),
     "linear_cross_entropy": Case("linear_logsumexp", _cross_entropy, ((7, 4), (7, 4))),
+    "route": Case("route", _route(), ((5, 6),)),
+    "route one": Case("route", _route(k=1, normalize=False), ((5, 6),)),
+    "route softmax": Case("route", _route(normalize=False), ((5, 6),)),
+    "route sigmoid": Case("route", _route(scoring="sigmoid"), ((5, 6),)),
+    "route sigmoid bias": Case("route", _route(scoring="sigmoid", normalize=False, bias_E=BIAS), ((5, 6),)),
+    "route bias": Case("route", _route(bias_E=BIAS), ((5, 6),)),
+    "dispatch": Case("dispatch", lambda x: ops.dispatch(x, _order(x)), ((4, 3),)),
+    "combine": Case("combine", lambda x, w: ops.combine(x, _order(x), w), ((8, 3), (4, 2))),
     "grouped_linear": Case("grouped_linear", lambda x, w: ops.grouped_linear(x, w, _on(SIZES, x)), ((7, 3), (4, 5, 3))),
 }
 

@@ -78,3 +78,15 @@ def test_step_counts_from_one(backend):
     param, exp_avg, exp_avg_sq = buffers(4)
     with pytest.raises(ValueError, match="counts from 1, got 0"):
         ops.adamw_step(param, param, exp_avg, exp_avg_sq, step=0, **SETTINGS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_sum_of_squares_is_fp64(backend, dtype, monkeypatch):
+    monkeypatch.setattr(torch_backend, "PIECE", 7)
+    x = torch.randn(4, 5, dtype=torch.float64).to(dtype)
+    total = ops.sum_of_squares(x.requires_grad_())
+    assert total.dtype == torch.float64
+    assert not total.requires_grad
+    assert float(total) == pytest.approx(float(x.detach().double().square().sum()), rel=1e-14)
+    assert ops.sum_of_squares(torch.full((2,), 1e38)) == pytest.approx(2e76)
+    assert ops.sum_of_squares(torch.empty(0)) == 0

@@ -15,7 +15,7 @@ from pyjpllm.ops import native
 from tests.ops.cases import CASES, as_tuple, run
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-FUSED = [name for name, case in CASES.items() if case.operation in ("rms_norm", "swiglu", "rotary")]
+FUSED = [name for name, case in CASES.items() if case.operation in ("rms_norm", "add_rms_norm", "swiglu", "rotary", "embedding")]
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, grad: bool = True) -> torch.Tensor:
@@ -82,6 +82,9 @@ OPCHECKS = {
         *(randn(3, 17, grad=False), randn(3, 17, grad=False, seed=1), randn(17, grad=False)),
         *(torch.zeros(3), torch.ones(3)),
     ),
+    "embedding": lambda: (torch.tensor([[0, 4, 4], [1, 0, 4]]), randn(5, 17)),
+    "embedding_backward": lambda: (randn(2, 3, 17, grad=False), torch.tensor([[0, 4, 4], [1, 0, 4]]), 5),
+    "sum_of_squares": lambda: (randn(2, 17),),
     "softmax": lambda: (randn(2, 17),),
     "softmax_backward": lambda: (randn(2, 17, grad=False), randn(2, 17, seed=1, grad=False)),
     "rotary": lambda: (randn(2, 3, 4, 8), randn(2, 3, 2, 8), randn(2, 3, 8, grad=False), False),
@@ -153,5 +156,35 @@ def test_mixed_types_are_refused():
         native.rms_norm(torch.ones(2, 4, dtype=torch.bfloat16), torch.ones(4), 1e-5)
 
 
-def test_rotary_is_no_longer_missing():
-    assert "rotary" not in ops.missing_operations("native")
+def test_embedding_refuses_ids_by_name():
+    weight = torch.ones(4, 2)
+    with pytest.raises(IndexError, match=r"embedding: ids -1\.\.4 of a table of 4 rows"):
+        native.embedding(torch.tensor([[0, 4], [-1, 1]]), weight)
+    with pytest.raises(ValueError, match="embedding: ids are int64, got int32"):
+        native.embedding(torch.tensor([0], dtype=torch.int32), weight)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0)])
+def test_embedding_of_any_shape_of_ids(shape):
+    ids, weight = torch.zeros(shape, dtype=torch.int64), randn(4, 3)
+    y = native.embedding(ids, weight)
+    assert y.shape == (*shape, 3)
+    (grad,) = torch.autograd.grad(y.sum(), weight)
+    assert grad.sum() == 3 * ids.numel()
+
+
+@pytest.mark.parametrize("grad_dtype", TYPES)
+def test_adamw_takes_gradients_of_every_type(grad_dtype):
+    settings = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "step": 2}
+    results = []
+    for backend in ("reference", "torch", "native"):
+        buffers = [randn(50, seed=seed, grad=False) for seed in range(3)]
+        buffers[2].abs_()
+        copy = torch.zeros(50, dtype=torch.bfloat16)
+        grad = randn(50, seed=3, grad=False).to(grad_dtype)
+        with ops.use_backend(backend):
+            ops.adamw_step(buffers[0], grad, *buffers[1:], grad_scale=0.5, model_param=copy, **settings)
+        assert torch.equal(copy, buffers[0].bfloat16())
+        results.append(buffers)
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], atol=1e-6, rtol=1e-6)

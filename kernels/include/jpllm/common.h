@@ -14,7 +14,8 @@ typedef enum jpllm_status {
     JPLLM_ERR_DTYPE = 2,     /* this operation has no kernel for the dtype */
     JPLLM_ERR_ALIGNMENT = 3, /* a pointer is not aligned to its element */
     JPLLM_ERR_MEMORY = 4,    /* no memory for the work space */
-    JPLLM_ERR_ISA = 5        /* unknown instruction set, or one that this CPU lacks */
+    JPLLM_ERR_ISA = 5,       /* unknown instruction set, or one that this CPU lacks */
+    JPLLM_ERR_INDEX = 6      /* an index in an array is outside of what it counts */
 } jpllm_status;
 
 typedef enum jpllm_dtype { JPLLM_FP32 = 0, JPLLM_FP64 = 1, JPLLM_BF16 = 2, JPLLM_FP16 = 3 } jpllm_dtype;

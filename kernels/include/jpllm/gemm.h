@@ -31,6 +31,10 @@ typedef struct jpllm_gemm_args {
 
 jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads);
 
+/* Many products at once, balanced over the threads: the ragged groups of experts, batches of small ones. Each has the
+ * same bits as by itself. Results must not overlap. */
+jpllm_status jpllm_gemm_batch(int64_t count, const jpllm_gemm_args* products, int threads);
+
 /* The plain product of one type: C = A B + bias[N], or C += ... where accumulate is not 0. bias may be NULL. */
 jpllm_status jpllm_gemm(jpllm_dtype dtype, int64_t m, int64_t n, int64_t k, const void* a, int64_t a_rs, int64_t a_cs,
                         const void* b, int64_t b_rs, int64_t b_cs, void* c, int64_t c_rs, int64_t c_cs,

@@ -6,6 +6,7 @@
 #include "dtypes.h"
 #include "isas.h"
 #include "jpllm_kernels.h"
+#include "matrix.h"
 #include "team.h"
 
 namespace jpllm {
@@ -39,7 +40,9 @@ struct Check {
 
 int default_threads();
 inline int team_size(int threads) { return threads > 0 ? threads : default_threads(); }
-inline jpllm_status done(int result) { return result == 0 ? JPLLM_OK : JPLLM_ERR_MEMORY; }
+inline jpllm_status done(int result) {
+    return result == 0 ? JPLLM_OK : result == kBadIndex ? JPLLM_ERR_INDEX : JPLLM_ERR_MEMORY;
+}
 
 }  // namespace jpllm
 

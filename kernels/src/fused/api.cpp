@@ -1,6 +1,4 @@
 // The fused operations: the C functions. They check arguments and call the table of the instruction set in use.
-#include <initializer_list>
-
 #include "../core/cache.h"
 #include "../core/check.h"
 #include "args.h"
@@ -10,38 +8,6 @@ JPLLM_LOOK_UP(FusedTable)
 namespace {
 
 using namespace jpllm;
-
-// The memory of a matrix; a reader's rows may overlap, or go backwards.
-struct Range {
-    uintptr_t start, stop;
-};
-Range range(const void* data, int64_t m, int64_t n, int64_t stride, size_t element) {
-    if (data == nullptr || m <= 0 || n <= 0) return {0, 0};
-    const int64_t last = (m - 1) * stride, size = static_cast<int64_t>(element);
-    const uintptr_t at = reinterpret_cast<uintptr_t>(data);
-    return {at + static_cast<uintptr_t>((last < 0 ? last : 0) * size),
-            at + static_cast<uintptr_t>(((last > 0 ? last : 0) + n) * size)};
-}
-
-// Whether `bytes` of outputs are worth writing past the caches: none of them is read from.
-bool past_caches(int64_t bytes, std::initializer_list<Range> outputs, std::initializer_list<Range> inputs) {
-    if (bytes < past_caches_from().load(std::memory_order_relaxed)) return false;
-    for (const Range& out : outputs) {
-        for (const Range& in : inputs) {
-            if (out.start < in.stop && in.start < out.stop) return false;
-        }
-    }
-    return true;
-}
-
-// One matrix [M, N] of an operation.
-struct Shape {
-    int64_t m, n;
-    size_t element;
-    Range of(In a) const { return range(a.data, m, n, a.stride, element); }
-    Range of(Out a) const { return range(a.data, m, n, a.stride, element); }
-    int64_t bytes() const { return m * n * static_cast<int64_t>(element); }
-};
 
 const float* floats(const void* p) { return static_cast<const float*>(p); }
 float* floats(void* p) { return static_cast<float*>(p); }
@@ -267,21 +233,62 @@ jpllm_status jpllm_rotary(jpllm_dtype dtype, int64_t batch, int64_t tokens, int6
     return done(table()->rotary[storage_type(dtype)](a, team_size(threads)));
 }
 
-jpllm_status jpllm_adamw_step(jpllm_dtype dtype, int64_t n, void* param, const void* grad, void* exp_avg,
-                              void* exp_avg_sq, uint16_t* model_bf16, double lr, double beta1, double beta2, double eps,
-                              double weight_decay, int64_t step, double grad_scale, int threads) {
+jpllm_status jpllm_embedding(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const int64_t* ids,
+                             const void* table_data, int64_t table_rs, void* y, int64_t y_rs, int threads) {
+    const bool any = n > 0 && d > 0;
+    const size_t size = element_size(dtype);
     JPLLM_REQUIRE(Check()
-                      .fp32(dtype)
+                      .storage(dtype)
+                      .that(n >= 0 && v >= 0 && d >= 0)
+                      .array(ids, n > 0, 8)
+                      .array(table_data, any && v > 0, size)
+                      .array(y, any, size)
+                      .rows_apart(n, y_rs, d));
+    EmbeddingArgs a{n, v, d, ids, {table_data, table_rs}, {y, y_rs}, false};
+    const Shape table_shape{v, d, size}, shape{n, d, size};
+    a.past_caches = past_caches(shape.bytes(), {shape.of(a.y)}, {table_shape.of(a.x)});
+    return done(table()->embedding[storage_type(dtype)](a, team_size(threads)));
+}
+
+jpllm_status jpllm_embedding_backward(jpllm_dtype dtype, int64_t n, int64_t v, int64_t d, const int64_t* ids,
+                                      const void* dy, int64_t dy_rs, void* dtable, int64_t dtable_rs, int threads) {
+    const size_t size = element_size(dtype);
+    JPLLM_REQUIRE(Check()
+                      .storage(dtype)
+                      .that(n >= 0 && v >= 0 && d >= 0)
+                      .array(ids, n > 0, 8)
+                      .array(dy, n > 0 && d > 0, size)
+                      .array(dtable, v > 0 && d > 0, size)
+                      .rows_apart(v, dtable_rs, d));
+    EmbeddingArgs a{n, v, d, ids, {dy, dy_rs}, {dtable, dtable_rs}, false};
+    const Shape table_shape{v, d, size}, shape{n, d, size};
+    a.past_caches = past_caches(table_shape.bytes(), {table_shape.of(a.y)}, {shape.of(a.x)});
+    return done(table()->embedding_backward[storage_type(dtype)](a, team_size(threads)));
+}
+
+jpllm_status jpllm_adamw_step(int64_t n, float* param, jpllm_dtype grad_dtype, const void* grad, float* exp_avg,
+                              float* exp_avg_sq, jpllm_dtype model_dtype, void* model, double lr, double beta1,
+                              double beta2, double eps, double weight_decay, int64_t step, double grad_scale,
+                              int threads) {
+    if (model == nullptr) model_dtype = JPLLM_FP32;
+    JPLLM_REQUIRE(Check()
+                      .storage(grad_dtype)
+                      .storage(model_dtype)
                       .that(n >= 0 && step >= 1)
                       .that(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1 && eps >= 0)
                       .array(param, n > 0)
-                      .array(grad, n > 0)
+                      .array(grad, n > 0, element_size(grad_dtype))
                       .array(exp_avg, n > 0)
                       .array(exp_avg_sq, n > 0)
-                      .array(model_bf16, false, 2));
-    return done(table()->adamw_step({n, floats(param), floats(grad), floats(exp_avg), floats(exp_avg_sq), model_bf16,
-                                     lr, beta1, beta2, eps, weight_decay, step, grad_scale},
-                                    team_size(threads)));
+                      .array(model, false, element_size(model_dtype)));
+    const AdamwArgs a{n,     param, grad, exp_avg,      exp_avg_sq, model,     lr,
+                      beta1, beta2, eps,  weight_decay, step,       grad_scale};
+    return done(table()->adamw_step[storage_type(grad_dtype)][storage_type(model_dtype)](a, team_size(threads)));
+}
+
+jpllm_status jpllm_sum_of_squares(jpllm_dtype dtype, int64_t n, const void* x, double* sum, int threads) {
+    JPLLM_REQUIRE(Check().storage(dtype).that(n >= 0 && sum != nullptr).array(x, n > 0, element_size(dtype)));
+    return done(table()->sum_of_squares[storage_type(dtype)]({n, x, sum}, team_size(threads)));
 }
 
 }  // extern "C"

@@ -4,26 +4,9 @@
 #include <stdint.h>
 
 #include "../core/dtypes.h"
+#include "../core/matrix.h"
 
 namespace jpllm {
-
-// A matrix of the table's storage type: row i begins `stride` elements after row i - 1.
-struct In {
-    const void* data;
-    int64_t stride;
-};
-struct Out {
-    void* data;
-    int64_t stride;
-};
-template <class T>
-inline const T* row(In a, int64_t i) {
-    return static_cast<const T*>(a.data) + i * a.stride;
-}
-template <class T>
-inline T* row(Out a, int64_t i) {
-    return static_cast<T*>(a.data) + i * a.stride;
-}
 
 // `past_caches`: the outputs are too large for the caches, and apart from the inputs (core/stream.h).
 
@@ -88,18 +71,32 @@ struct RotaryArgs {
     float direction;
 };
 
+struct EmbeddingArgs {
+    int64_t n, v, d;
+    const int64_t* ids;
+    In x;   // forward: the table [V, D]; backward: the gradient of the rows [N, D]
+    Out y;  // forward: the rows [N, D]; backward: the gradient of the table [V, D]
+    bool past_caches;
+};
+
 struct AdamwArgs {
     int64_t n;
     float* param;
-    const float* grad;
+    const void* grad;
     float *exp_avg, *exp_avg_sq;
-    uint16_t* model;
+    void* model;  // may be null
     double lr, beta1, beta2, eps, weight_decay;
     int64_t step;
     double grad_scale;
 };
 
-// The int functions return 0, or 1 where there is no memory for the work space.
+struct SquaresArgs {
+    int64_t n;
+    const void* x;
+    double* sum;
+};
+
+// The int functions return 0, 1 where there is no memory for the work space, or kBadIndex.
 struct FusedTable {
     int (*rms_norm[kStorageTypes])(const NormArgs&, int threads);
     int (*rms_norm_backward[kStorageTypes])(const NormBackwardArgs&, int threads);
@@ -109,7 +106,10 @@ struct FusedTable {
     int (*rotary[kStorageTypes])(const RotaryArgs&, int threads);
     int (*softmax[kStorageTypes])(const SoftmaxArgs&, int threads);
     int (*cast[kStorageTypes][kStorageTypes])(const CastArgs&, int threads);  // [from][to]
-    int (*adamw_step)(const AdamwArgs&, int threads);
+    int (*embedding[kStorageTypes])(const EmbeddingArgs&, int threads);
+    int (*embedding_backward[kStorageTypes])(const EmbeddingArgs&, int threads);
+    int (*adamw_step[kStorageTypes][kStorageTypes])(const AdamwArgs&, int threads);  // [gradient][model]
+    int (*sum_of_squares[kStorageTypes])(const SquaresArgs&, int threads);
 };
 
 }  // namespace jpllm

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include <initializer_list>
+#include <new>
 
 #include "../core/check.h"
 #include "args.h"
@@ -68,6 +69,18 @@ extern "C" {
 jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads) {
     JPLLM_REQUIRE(check_product(*args));
     return done(table()->gemm(args_of(*args), team_size(threads)));
+}
+
+jpllm_status jpllm_gemm_batch(int64_t count, const jpllm_gemm_args* products, int threads) {
+    Check check = Check().that(count >= 0).array(products, count > 0, alignof(jpllm_gemm_args));
+    for (int64_t i = 0; i < count && check.status == JPLLM_OK; ++i) check = check_product(products[i]);
+    JPLLM_REQUIRE(check);
+    GemmArgs* args = new (std::nothrow) GemmArgs[static_cast<size_t>(count)];
+    if (args == nullptr) return JPLLM_ERR_MEMORY;
+    for (int64_t i = 0; i < count; ++i) args[i] = args_of(products[i]);
+    const jpllm_status status = done(table()->gemm_batch({args, count}, team_size(threads)));
+    delete[] args;
+    return status;
 }
 
 jpllm_status jpllm_gemm(jpllm_dtype dtype, int64_t m, int64_t n, int64_t k, const void* a, int64_t a_rs, int64_t a_cs,

@@ -32,6 +32,11 @@ struct GemmArgs {
     Result gate_out = {}, up_out = {};
 };
 
+struct GemmBatchArgs {
+    const GemmArgs* products;
+    int64_t count;
+};
+
 struct ColumnSumArgs {
     int64_t m, n;
     const void* x;
@@ -41,6 +46,7 @@ struct ColumnSumArgs {
 
 struct GemmTable {
     int (*gemm)(const GemmArgs&, int threads);
+    int (*gemm_batch)(const GemmBatchArgs&, int threads);
     int (*column_sum[kStorageTypes])(const ColumnSumArgs&, int threads);
 };
 

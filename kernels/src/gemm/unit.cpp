@@ -4,11 +4,13 @@
 #include "args.h"
 #include "column_sum.h"
 #include "gemm.h"
+#include "grouped.h"
 
 namespace jpllm {
 
 JPLLM_DEFINE_TABLE(GemmTable) = {
     JPLLM_ISA_NAME::gemm,
+    JPLLM_ISA_NAME::gemm_batch,
     {JPLLM_ISA_NAME::column_sum<float>, JPLLM_ISA_NAME::column_sum<bf16>, JPLLM_ISA_NAME::column_sum<fp16>},
 };
 

@@ -6,10 +6,12 @@ Importing this package raises ImportError where the kernels are not built.
 
 from pyjpllm.ops.native.attention import attention
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
+from pyjpllm.ops.native.embedding import embedding
+from pyjpllm.ops.native.experts import combine, dispatch, grouped_linear, route, sort_by_expert
 from pyjpllm.ops.native.linear import linear
 from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.native.norm import add_rms_norm, layer_norm, rms_norm
-from pyjpllm.ops.native.optim import adamw_step
+from pyjpllm.ops.native.optim import adamw_step, sum_of_squares
 from pyjpllm.ops.native.rotary import rotary
 
 __all__ = [
@@ -18,12 +20,19 @@ __all__ = [
     "add_rms_norm",
     "attention",
     "cast_to",
+    "combine",
+    "dispatch",
+    "embedding",
+    "grouped_linear",
     "layer_norm",
     "linear",
     "linear_logsumexp",
     "rms_norm",
     "rotary",
+    "route",
     "softmax",
+    "sort_by_expert",
+    "sum_of_squares",
     "summed_cross_entropy",
     "swiglu",
 ]

@@ -1,14 +1,14 @@
-"""AdamW on flat buffers."""
+"""What an optimizer does with flat buffers: AdamW, and the sum of squares that a gradient's norm is made of."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define
-from pyjpllm.ops.native.tensors import _native, array, check
+from pyjpllm.ops.native.tensors import _native, array, check, check_storage
 
 
 def _call_adamw_step(
@@ -55,6 +55,18 @@ define(
 )
 
 
+def _call_sum_of_squares(x: Tensor) -> Tensor:
+    """The sum of x^2 in FP64, a scalar."""
+    return x.new_full((), _native.sum_of_squares(array(x.reshape(-1)), torch.get_num_threads()), dtype=torch.float64)
+
+
+def _fake_sum_of_squares(x: Tensor) -> Tensor:
+    return x.new_empty((), dtype=torch.float64)
+
+
+define("sum_of_squares(Tensor x) -> Tensor", _call_sum_of_squares, _fake_sum_of_squares)
+
+
 def adamw_step(
     param: Tensor,
     grad: Tensor,
@@ -70,12 +82,14 @@ def adamw_step(
     grad_scale: float = 1.0,
     model_param: Tensor | None = None,
 ) -> None:
-    """One AdamW step in place on contiguous flat buffers; ``model_param`` may be bfloat16, float32 or float16.
+    """One AdamW step in place on contiguous flat buffers, in one pass; FP32 but for ``grad`` and ``model_param``."""
+    check("adamw_step", param=param, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    for copy in ({"grad": grad}, {"model_param": model_param}):
+        check_storage("adamw_step", **copy)
+    OPS.adamw_step(param, grad, exp_avg, exp_avg_sq, model_param, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
 
-    A bfloat16 copy is written by the kernel in the same pass, another by a copy after it.
-    """
-    check("adamw_step", param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
-    fused = model_param if model_param is not None and model_param.dtype == torch.bfloat16 else None
-    OPS.adamw_step(param, grad, exp_avg, exp_avg_sq, fused, lr, beta1, beta2, eps, weight_decay, step, grad_scale)
-    if model_param is not None and fused is None:
-        model_param.copy_(param)
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """The sum of x^2 over all elements in FP64, a scalar; finite where and only where all of x is. No gradient."""
+    check_storage("sum_of_squares", x=x)
+    return cast(Tensor, OPS.sum_of_squares(x.detach()))
