@@ -84,7 +84,7 @@ OPCHECKS = {
     ),
     "embedding": lambda: (torch.tensor([[0, 4, 4], [1, 0, 4]]), randn(5, 17)),
     "embedding_backward": lambda: (randn(2, 3, 17, grad=False), torch.tensor([[0, 4, 4], [1, 0, 4]]), 5),
-    "sum_of_squares": lambda: (randn(2, 17),),
+    "sum_of_squares": lambda: (randn(2, 17, grad=False),),
     "softmax": lambda: (randn(2, 17),),
     "softmax_backward": lambda: (randn(2, 17, grad=False), randn(2, 17, seed=1, grad=False)),
     "rotary": lambda: (randn(2, 3, 4, 8), randn(2, 3, 2, 8), randn(2, 3, 8, grad=False), False),

@@ -9,7 +9,7 @@ namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-// scores[E], the numbers that weights are made of: e^(x - max x) or sigmoid(x). Returns their sum.
+// scores[E], what weights are made of: e^(x - max x), whose sum is returned, or sigmoid(x), where 1 is.
 template <class T>
 inline float scores_of(const RouteArgs& a, const T* logits, float* scores) {
     if (a.sigmoid) {
@@ -40,6 +40,11 @@ inline void choose(const float* keys, int64_t e, int64_t k, int64_t* chosen) {
     }
 }
 
+// In vectors, because A64FX blocks for 98 cycles at a scalar quotient.
+inline void divide(float* x, int64_t n, float by) {
+    for_vectors(n, [&](int64_t j, int lanes) { store_part(load_part(x + j, lanes) / V::set(by), x + j, lanes); });
+}
+
 template <class T>
 inline void route_token(const RouteArgs& a, int64_t n, float* scores, float* keys) {
     const T* logits = row<T>(a.logits, n);
@@ -47,19 +52,19 @@ inline void route_token(const RouteArgs& a, int64_t n, float* scores, float* key
     float* weights = a.weights + n * a.k;
     float total = scores_of(a, logits, scores);
     // Without a bias by the logits themselves: a score may have rounded two of them to one number.
+    const V share = V::set(1.0f) / V::set(total);
     for_vectors(a.e, [&](int64_t j, int lanes) {
-        const V key = a.bias == nullptr ? load_part(logits + j, lanes)
-                                        : load_part(scores + j, lanes) * V::set(a.sigmoid ? 1.0f : 1.0f / total) +
-                                              load_part(a.bias + j, lanes);
+        V key = load_part(logits + j, lanes);
+        if (a.bias != nullptr) key = fma(load_part(scores + j, lanes), share, load_part(a.bias + j, lanes));
         store_part(key, keys + j, lanes);
     });
     choose(keys, a.e, a.k, chosen);
-    if (a.normalize) {
-        total = 0.0f;
-        for (int64_t j = 0; j < a.k; ++j) total += scores[chosen[j]];
+    if (a.normalize) total = 0.0f;
+    for (int64_t j = 0; j < a.k; ++j) {
+        weights[j] = scores[chosen[j]];
+        if (a.normalize) total += weights[j];
     }
-    for (int64_t j = 0; j < a.k; ++j)
-        weights[j] = a.sigmoid && !a.normalize ? scores[chosen[j]] : scores[chosen[j]] / total;
+    divide(weights, a.k, total);
 }
 
 // The gradient of the logits from that of the weights; the choice itself has none.
@@ -69,26 +74,18 @@ inline void route_backward_token(const RouteArgs& a, int64_t n, float* scores, f
     const float *weights = a.weights + n * a.k, *dweights = a.dweights + n * a.k;
     float dot = 0.0f;
     for (int64_t j = 0; j < a.k; ++j) dot += weights[j] * dweights[j];
-    if (!a.normalize) dot = a.sigmoid ? 0.0f : dot;
-    const bool dense = !a.normalize && !a.sigmoid;
-    float scale = 0.0f, chosen_sum = 0.0f;
-    if (dense || a.sigmoid) {
-        const float total = scores_of(a, row<T>(a.logits, n), scores);
-        for (int64_t j = 0; j < a.k; ++j) chosen_sum += scores[chosen[j]];
-        scale = dense ? -dot / total : 0.0f;
+    float total = scores_of(a, row<T>(a.logits, n), scores);
+    const V by_all = V::set(a.normalize || a.sigmoid ? 0.0f : -dot) / V::set(total);
+    for_vectors(a.e, [&](int64_t j, int lanes) { store_part(load_part(scores + j, lanes) * by_all, grad + j, lanes); });
+    if (a.normalize) {
+        total = 0.0f;
+        for (int64_t j = 0; j < a.k; ++j) total += scores[chosen[j]];
     }
-    for_vectors(a.e, [&](int64_t j, int lanes) {
-        store_part(dense ? load_part(scores + j, lanes) * V::set(scale) : V::zero(), grad + j, lanes);
-    });
+    float share;
+    (V::set(1.0f) / V::set(total)).store_n(&share, 1);
     for (int64_t j = 0; j < a.k; ++j) {
-        const float s = scores[chosen[j]], d = dweights[j];
-        if (dense) {
-            grad[chosen[j]] += weights[j] * d;
-        } else if (a.sigmoid) {
-            grad[chosen[j]] = (a.normalize ? (d - dot) / chosen_sum : d) * s * (1.0f - s);
-        } else {
-            grad[chosen[j]] = weights[j] * (d - dot);
-        }
+        const float slope = a.sigmoid ? scores[chosen[j]] * (1.0f - scores[chosen[j]]) * share : weights[j];
+        grad[chosen[j]] += slope * (a.normalize ? dweights[j] - dot : dweights[j]);
     }
     T* to = row<T>(a.dlogits, n);
     for_vectors(a.e, [&](int64_t j, int lanes) { store_part(load_part(grad + j, lanes), to + j, lanes); });
