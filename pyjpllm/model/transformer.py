@@ -123,16 +123,18 @@ class Block(nn.Module):
         remake: bool = False,
     ) -> Tensor:
         tokens = positions_BS.numel()
-        with self._normed(x_nD, self.attention_norm, tokens, remake) as normed_ND:
-            x_nD = x_nD + self.attention(normed_ND, positions_BS, document_ids_BS, cache)
-        with self._normed(x_nD, self.mlp_norm, tokens, remake) as normed_ND:
-            update_nD: Tensor = self.mlp(normed_ND, remake)
+        normed_nD = self.attention_norm(x_nD)
+        with self._sent(normed_nD, x_nD, self.attention_norm, tokens, remake) as normed_ND:
+            update_nD: Tensor = self.attention(normed_ND, positions_BS, document_ids_BS, cache)
+        x_nD, normed_nD = self.mlp_norm.of_sum(x_nD, update_nD)
+        with self._sent(normed_nD, x_nD, self.mlp_norm, tokens, remake) as normed_ND:
+            update_nD = self.mlp(normed_ND, remake)
         return x_nD + update_nD
 
     @contextmanager
-    def _normed(self, x_nD: Tensor, norm: RMSNorm, tokens: int, remake: bool) -> Iterator[Tensor]:
-        """The norm as the layers read it; under sequence parallelism it has been sent, and is kept."""
-        normed_ND = tp_input(norm(x_nD), self.tp, tokens)
+    def _sent(self, normed_nD: Tensor, x_nD: Tensor, norm: RMSNorm, tokens: int, remake: bool) -> Iterator[Tensor]:
+        """The norm of x as the layers read it; under sequence parallelism it has been sent, and is kept."""
+        normed_ND = tp_input(normed_nD, self.tp, tokens)
         with remade(normed_ND, lambda: norm(x_nD)) if remake and not self.tp.sequence else nullcontext():
             yield normed_ND
 

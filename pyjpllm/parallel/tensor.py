@@ -163,6 +163,10 @@ class RMSNorm(nn.Module):
         """x[..., dim] -> the same shape."""
         return ops.rms_norm(x, self.weight, self.eps)
 
+    def of_sum(self, x: torch.Tensor, update: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + update, and its norm: both [..., dim]."""
+        return ops.add_rms_norm(x, update, self.weight, self.eps)
+
 
 class VocabParallelEmbedding(nn.Module):
     """The embedding with its V rows split over the ranks; ``vocab_size`` need not divide, or reach, ``tp.size``."""

@@ -84,9 +84,7 @@ CASES: dict[str, Case] = {
     "linear bias": Case("linear", ops.linear, ((3, 4), (5, 4), (5,))),
     "rms_norm": Case("rms_norm", lambda x, w: ops.rms_norm(x, w, 1e-5), ((2, 3, 7), (7,))),
     "rms_norm 2d": Case("rms_norm", lambda x, w: ops.rms_norm(x, w, 1e-2), ((5, 7), (7,))),
-    "add_rms_norm": Case(
-        "add_rms_norm", lambda x, u, w: ops.add_rms_norm(x, u, w, 1e-5), ((2, 3, 7), (2, 3, 7), (7,))
-    ),
+    "add_rms_norm": Case("add_rms_norm", lambda x, u, w: ops.add_rms_norm(x, u, w, 1e-5), ((2, 3, 7), (2, 3, 7), (7,))),
     "attention": Case("attention", _attention(), (_Q, _Q, _Q)),
     "attention grouped": Case("attention", _attention(), (_Q, _K, _K)),
     "attention full": Case("attention", _attention(causal=False, scale=0.3), (_Q, _K, _K)),

@@ -15,7 +15,11 @@ from pyjpllm.ops import native
 from tests.ops.cases import CASES, as_tuple, run
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-FUSED = [name for name, case in CASES.items() if case.operation in ("rms_norm", "add_rms_norm", "swiglu", "rotary", "embedding")]
+FUSED = [
+    name
+    for name, case in CASES.items()
+    if case.operation in ("rms_norm", "add_rms_norm", "swiglu", "rotary", "embedding")
+]
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, grad: bool = True) -> torch.Tensor:
