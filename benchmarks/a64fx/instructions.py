@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,12 @@ class Line:
     lacking: list[str]
     """What is not native yet; then nothing was counted."""
     torch: Count | None
-    native: dict[int, Count]
-    """By bits of the vectors."""
+    native: Count | None
 
     @property
     def ratio(self) -> float | None:
-        """How many times fewer instructions ours are at 512 bits."""
-        return self.torch.all / self.native[512].all if self.torch else None
+        """How many times fewer instructions ours are."""
+        return self.torch.all / self.native.all if self.torch and self.native else None
 
 
 def stop(message: str) -> None:
@@ -76,9 +74,9 @@ def build_plugin(folder: Path) -> Path:
     return plugin
 
 
-def emulate(plugin: Path, bits: int, *command: str) -> tuple[str, list[Count]]:
+def emulate(plugin: Path, *command: str) -> tuple[str, list[Count]]:
     """What ``command`` says in the emulated tree, and the counts at each of its marks."""
-    counts = plugin.with_name(f"counts{bits}")
+    counts = plugin.with_name("counts")
     environment = {
         **os.environ,
         "JPLLM_QEMU": f"qemu-aarch64 -plugin {plugin},out={counts}",
@@ -86,11 +84,9 @@ def emulate(plugin: Path, bits: int, *command: str) -> tuple[str, list[Count]]:
         "OMP_NUM_THREADS": "1",
     }
     script = REPO / "scripts" / "a64fx" / "run"
-    result = subprocess.run(
-        [script, "--vl", str(bits), *command], cwd=REPO, env=environment, stdout=subprocess.PIPE, text=True
-    )
+    result = subprocess.run([script, *command], cwd=REPO, env=environment, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        stop(f"`scripts/a64fx/run --vl {bits} {' '.join(command)}` failed; what it said is above")
+        stop(f"`scripts/a64fx/run {' '.join(command)}` failed; what it said is above")
     return result.stdout, [Count(*map(int, line.split())) for line in counts.read_text().splitlines()]
 
 
@@ -101,27 +97,22 @@ def one_call(marks: list[Count]) -> Count:
 
 
 def measure(folder: Path) -> list[Line]:
-    """Every operation: torch and ours with 512 bits, ours with 256."""
-    plugin = build_plugin(folder)
-    counted: dict[int, list[dict[str, Any]]] = {}
-    calls: dict[tuple[int, str, str], Count] = {}
-    sides_of = {512: ("torch", "native"), 256: ("native",)}
-    command = ("python", "-m", "benchmarks.a64fx.counted")
-    with ThreadPoolExecutor() as pool:  # both at once: counts do not depend on what else runs
-        runs = {bits: pool.submit(emulate, plugin, bits, *command, *sides) for bits, sides in sides_of.items()}
-    for bits, run in runs.items():
-        said, marks = run.result()
-        counted[bits] = json.loads(said.splitlines()[-1])
-        names = [(bits, str(line["name"]), side) for line in counted[bits] for side in line["sides"]]
-        if len(marks) != 3 * len(names):
-            stop(f"{len(marks)} marks for {len(names)} calls: the plugin has missed some")
-        calls |= {name: one_call(marks[3 * i : 3 * i + 3]) for i, name in enumerate(names)}
+    """Every operation: torch, and ours with vectors of 512 bits."""
+    said, marks = emulate(build_plugin(folder), "python", "-m", "benchmarks.a64fx.counted")
+    return lines_of(json.loads(said.splitlines()[-1]), marks)
+
+
+def lines_of(counted: list[dict[str, Any]], marks: list[Count]) -> list[Line]:
+    """The lines of what counted.py says that it counted, with three marks for each side of an operation."""
+    sides = sum(len(row["sides"]) for row in counted)
+    if len(marks) != 3 * sides:
+        stop(f"{len(marks)} marks for {sides} calls: the plugin has missed some")
+    calls = iter([one_call(marks[3 * i : 3 * i + 3]) for i in range(sides)])
     lines = []
-    for row in counted[512]:
-        name = str(row["name"])
-        native = {bits: calls[bits, name, "native"] for bits in counted if (bits, name, "native") in calls}
+    for row in counted:
         kept = {key: row[key] for key in ("name", "shape", "product", "lacking")}
-        lines.append(Line(**kept, torch=calls.get((512, name, "torch")), native=native))
+        counts = {side: next(calls) for side in row["sides"]}
+        lines.append(Line(**kept, torch=counts.get("torch"), native=counts.get("native")))
     return lines
 
 
@@ -134,21 +125,20 @@ def mean_ratio(lines: list[Line]) -> float:
 def table(lines: list[Line]) -> str:
     """Markdown."""
     rows = [
-        "| operation | size | torch 2.9.1, millions | of these NEON / SVE | native, 512 bits | of these NEON / SVE "
-        "| torch / native | native, 256 bits |",
-        "|---|---|---|---|---|---|---|---|",
+        "| operation | size | torch 2.9.1, millions | of these NEON / SVE | native, millions | of these NEON / SVE "
+        "| torch / native |",
+        "|---|---|---|---|---|---|---|",
     ]
 
     def share(count: Count) -> str:
         return f"{count.neon / count.all:.0%} / {count.sve / count.all:.0%}"
 
     for line in lines:
-        if line.torch is None:
-            rows.append(f"| {line.name} | {line.shape} | not native yet: {', '.join(line.lacking)} | | | | | |")
+        if line.torch is None or line.native is None:
+            rows.append(f"| {line.name} | {line.shape} | not native yet: {', '.join(line.lacking)} | | | | |")
             continue
-        wide, narrow = line.native[512], line.native[256]
-        cells = [line.name, line.shape, f"{line.torch.all / 1e6:.2f}", share(line.torch), f"{wide.all / 1e6:.2f}"]
-        cells += [share(wide), f"{line.ratio:.2f}", f"{narrow.all / 1e6:.2f}"]
+        cells = [line.name, line.shape, f"{line.torch.all / 1e6:.2f}", share(line.torch)]
+        cells += [f"{line.native.all / 1e6:.2f}", share(line.native), f"{line.ratio:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
     rows += [
         "",
