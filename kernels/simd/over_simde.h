@@ -66,6 +66,37 @@ inline __m256i narrow(I16 x) {
     for (int i = 0; i < 16; ++i) r.lane[i] = static_cast<uint16_t>(x.lane[i]);
     return r;
 }
+// VDPBF16PS and VCVTNE2PS2BF16 as the manual has them (avx512bf16.h).
+inline float flushed(float x) { return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0.0f, x) : x; }
+inline float wide(uint32_t bits) {
+    float r;
+    memcpy(&r, &bits, sizeof r);
+    return flushed(r);
+}
+template <class Pairs>
+inline __m512 dot_pairs(F16 sum, Pairs first, Pairs second) {
+    I16 a, b;
+    memcpy(a.lane, &first, sizeof a.lane), memcpy(b.lane, &second, sizeof b.lane);
+    for (int i = 0; i < 16; ++i) {
+        const uint32_t x = static_cast<uint32_t>(a.lane[i]), y = static_cast<uint32_t>(b.lane[i]);
+        float s = flushed(sum.lane[i]);
+        s = flushed(__builtin_fmaf(wide(x & 0xffff0000u), wide(y & 0xffff0000u), s));
+        sum.lane[i] = flushed(__builtin_fmaf(wide(x << 16), wide(y << 16), s));
+    }
+    return sum;
+}
+inline uint16_t rounded(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+    if (__builtin_fabsf(x) < 0x1p-126f) return static_cast<uint16_t>(bits >> 16 & 0x8000u);
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+inline __m512i round_both(F16 high, F16 low) {
+    H32 r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = rounded(low.lane[i]), r.lane[16 + i] = rounded(high.lane[i]);
+    return r;
+}
 inline void stream(float* p, __m512 x) { memcpy(p, &x, sizeof x); }
 // The hardware's order: the halves of the vector, then those of the half, and so on.
 inline float sum(F16 x) {
@@ -109,3 +140,6 @@ inline __m512 shuffle_quarters(F16 a, F16 b, int control) {
 #define _mm512_reduce_add_ps over_simde::sum
 #define _mm512_reduce_max_ps over_simde::largest
 #define _mm512_shuffle_f32x4 over_simde::shuffle_quarters
+#undef _mm512_dpbf16_ps
+#define _mm512_dpbf16_ps over_simde::dot_pairs
+#define _mm512_cvtne2ps_pbh over_simde::round_both

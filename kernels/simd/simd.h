@@ -53,7 +53,7 @@ struct fp16 {
 
 #if defined(JPLLM_UNIT_AVX512BF16)
 #define JPLLM_ISA_NAME avx512bf16
-#include "avx512.h"
+#include "avx512bf16.h"
 #elif defined(JPLLM_UNIT_AVX512)
 #define JPLLM_ISA_NAME avx512
 #include "avx512.h"

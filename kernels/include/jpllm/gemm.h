@@ -20,7 +20,9 @@ typedef struct jpllm_matrix {
  * All sums are FP32 whatever the types, and each element of a result is rounded once, to nearest, ties to even.
  * bias and residual are [M,N]: a bias of the columns has rs = 0. Transposed operands are a swap of strides.
  * Error of an element before that rounding: at most (k_b + K / k_b + 4) u sum |a b|, u = 2^-24, where k_b <= 512 is the
- * length of a block of K; rounding errors add up like a walk, so that sqrt(K) u sum |a b| is what is seen. */
+ * length of a block of K; rounding errors add up like a walk, so that sqrt(K) u sum |a b| is what is seen. On
+ * avx512bf16 BF16 times BF16 has k_b <= 1024 and takes denormals, read or made, for zero: 2^-126 (1 + |a| + |b|) more a
+ * step of K. */
 typedef struct jpllm_gemm_args {
     int64_t m, n, k;
     jpllm_matrix a, b, c;

@@ -1,5 +1,5 @@
 // The blocked driver (Goto & van de Geijn, ACM TOMS 34(3), 2008; Van Zee & van de Geijn, ACM TOMS 41(3), 2015), over an
-// engine: how blocks are packed and tiles multiplied (Fp32 in pack.h is one).
+// engine: how blocks are packed and tiles multiplied (Fp32 in pack.h is one, Bf16 in bf16.h another).
 //
 // A (row, column) stride on every operand makes NN, NT, TN and TT the same code. Each element of C is summed over k in
 // blocks that depend on K alone, in order, whatever M, N and the threads are: threads split rows and columns only.
@@ -12,9 +12,10 @@ namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {
 
-// K in equal blocks of at most Tuning::block_k, whole vectors long for the sake of packing.
+// K in equal blocks of at most E::block_k, whole vectors long for the sake of packing.
+template <class E>
 inline int64_t k_block(int64_t k) {
-    const int64_t blocks = k <= Tuning::block_k ? 1 : (k + Tuning::block_k - 1) / Tuning::block_k;
+    const int64_t blocks = k <= E::block_k ? 1 : (k + E::block_k - 1) / E::block_k;
     return k == 0 ? V::N : round_up((k + blocks - 1) / blocks, V::N);
 }
 
@@ -72,7 +73,7 @@ inline Plan plan_product(const GemmArgs& args, const float* packed) {
     p.lazy_b = g.m <= kFewRows && packed == nullptr;
     p.direct = g.c.type == kFp32 && g.c.cs == 1 && !there(g.up);
     p.finish = !p.direct || there(g.added[0]) || there(g.added[1]);
-    p.kb = k_block(g.k);
+    p.kb = k_block<E>(g.k);
     p.sides = there(g.up) ? 2 : 1;
     const bool panel_of_sums = !p.direct && p.kb < g.k;
     p.mc = panel_of_sums ? Tuning::panel_m / 2 : Tuning::panel_m;
@@ -163,7 +164,7 @@ template <class E>
 inline void multiply_block(const Plan& plan, const Space& space, const Block& at, int64_t m0, int64_t m1,
                            const typename E::Slivers& slivers, int64_t s0, int64_t s1) {
     const GemmArgs& g = plan.g;
-    alignas(64) float sliver[Tuning::block_k * E::cols * 2];
+    alignas(64) float sliver[E::floats(E::block_k) * E::cols * 2];
     // With A in place and few columns, all of B's panel stays in L2 and a tile's rows of A in L1.
     const int64_t step = plan.a_in_place ? E::rows : Tuning::block_m;
     for (int64_t mb = m0; mb < m1; mb += step) {
@@ -209,7 +210,7 @@ inline void pack_block(const Team& team, const Plan& plan, const Space& space, c
 // Where the block of packed weights of panel jc and step pc starts: panels one after the other, blocks of K in them.
 template <class E>
 inline int64_t packed_at(int64_t n, int64_t k, int sides, int64_t jc, int64_t pc) {
-    const int64_t kb = k_block(k), last = k == 0 ? 0 : (k - 1) / kb * kb;
+    const int64_t kb = k_block<E>(k), last = k == 0 ? 0 : (k - 1) / kb * kb;
     const int64_t line = E::floats(kb) * (last / kb) + E::floats(k - last);
     return sides * (jc * line + round_up(least(n - jc, kPackedCols), E::lanes) * E::floats(kb) * (pc / kb));
 }

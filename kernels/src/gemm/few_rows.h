@@ -1,8 +1,10 @@
 // Few rows (generation): B is used once or twice, so it is read where it lies, in its own order, and never packed.
 //
 // With rows of B in line (stream), the sums are the same chains as in tile(): over a block of K from zero, then added
-// to the blocks before. With columns in line (dots), K lies along the lanes: another order, so other last bits.
+// to the blocks before. With columns in line (dots), K lies along the lanes: another order, so other last bits. With a
+// dot product of BF16 pairs the blocked driver is the faster one from 5 rows on.
 #pragma once
+#include "bf16.h"
 #include "blocked.h"
 
 namespace jpllm {
@@ -15,7 +17,7 @@ constexpr int kStreamSteps = 8;       // rows of B that are read side by side
 
 inline bool few_rows_pay(const GemmArgs& g) {
     if (there(g.up)) return false;
-    return (g.b.cs == 1 && g.m <= 4 * kGroupRows) || (g.b.rs == 1 && g.m <= kGroupRows);
+    return (g.b.cs == 1 && g.m <= (by_pairs(g) ? 1 : 4) * kGroupRows) || (g.b.rs == 1 && g.m <= kGroupRows);
 }
 
 // sums[i][j] += a[p][i] * b[p][j] for STEPS rows of B and NV vectors of columns, of which the last has `lanes`.
@@ -84,9 +86,28 @@ inline void stream_block(int64_t m, int64_t p0, int64_t p1, const float* a, int6
     }
 }
 
+// What lies in a vector along K: FP32 from any storage, or pairs of BF16.
+struct AlongFloats {
+    static constexpr int elements = V::N;
+    template <class T>
+    static V load(const T* p, int n) {
+        return load_part(p, n);
+    }
+    static V add(V a, V b, V sum) { return fma(a, b, sum); }
+};
+#if defined(JPLLM_BF16_DOT)
+struct AlongPairs {
+    static constexpr int elements = 2 * V::N;
+    static V load(const bf16* p, int n) {
+        return n == elements ? V::load(reinterpret_cast<const float*>(p)) : load_line(p, n);
+    }
+    static V add(V a, V b, V sum) { return dot(a, b, sum); }
+};
+#endif
+
 // sums[i][r] = row i of A times row r of B^T, whole rows, k along the lanes.
-template <int MR, int ROWS, class T>
-__attribute__((noinline)) void dots(int64_t k, const float* a, int64_t a_rs, const T* b, int64_t b_cs, float* sums) {
+template <class Along, int MR, int ROWS, class A, class B>
+__attribute__((noinline)) void dots(int64_t k, const A* a, int64_t a_rs, const B* b, int64_t b_cs, float* sums) {
     V acc[MR][ROWS];
     JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
         JPLLM_UNROLL for (int r = 0; r < ROWS; ++r)
@@ -95,15 +116,15 @@ __attribute__((noinline)) void dots(int64_t k, const float* a, int64_t a_rs, con
     const auto step = [&](int64_t p, int n) __attribute__((always_inline)) {
         V x[MR];
         JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-            x[i] = load_part(a + i * a_rs + p, n);
+            x[i] = Along::load(a + i * a_rs + p, n);
         JPLLM_UNROLL for (int r = 0; r < ROWS; ++r) {
-            const V y = load_part(b + r * b_cs + p, n);
+            const V y = Along::load(b + r * b_cs + p, n);
             JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-                acc[i][r] = fma(x[i], y, acc[i][r]);
+                acc[i][r] = Along::add(x[i], y, acc[i][r]);
         }
     };
     int64_t p = 0;
-    for (; p + V::N <= k; p += V::N) step(p, V::N);
+    for (; p + Along::elements <= k; p += Along::elements) step(p, Along::elements);
     if (p < k) step(p, static_cast<int>(k - p));
     JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
         JPLLM_UNROLL for (int r = 0; r < ROWS; ++r)
@@ -111,26 +132,26 @@ __attribute__((noinline)) void dots(int64_t k, const float* a, int64_t a_rs, con
     }
 }
 
-template <int MR, class T>
-inline void dot_columns(int64_t k, const float* a, int64_t a_rs, const T* b, int64_t b_cs, int64_t cols, float* sums) {
+template <class Along, int MR, class A, class B>
+inline void dot_columns(int64_t k, const A* a, int64_t a_rs, const B* b, int64_t b_cs, int64_t cols, float* sums) {
     constexpr int ROWS = MR == 1 ? 8 : MR == 2 ? 4 : MR == 3 ? 3 : 2;
     int64_t j = 0;
-    for (; j + ROWS <= cols; j += ROWS) dots<MR, ROWS>(k, a, a_rs, b + j * b_cs, b_cs, sums + j);
-    for (; j < cols; ++j) dots<MR, 1>(k, a, a_rs, b + j * b_cs, b_cs, sums + j);
+    for (; j + ROWS <= cols; j += ROWS) dots<Along, MR, ROWS>(k, a, a_rs, b + j * b_cs, b_cs, sums + j);
+    for (; j < cols; ++j) dots<Along, MR, 1>(k, a, a_rs, b + j * b_cs, b_cs, sums + j);
 }
 
-template <class T>
-inline void dot_rows(int64_t m, int64_t k, const float* a, int64_t a_rs, const T* b, int64_t b_cs, int64_t cols,
+template <class Along, class A, class B>
+inline void dot_rows(int64_t m, int64_t k, const A* a, int64_t a_rs, const B* b, int64_t b_cs, int64_t cols,
                      float* sums) {
     switch (m) {
         case 1:
-            return dot_columns<1>(k, a, a_rs, b, b_cs, cols, sums);
+            return dot_columns<Along, 1>(k, a, a_rs, b, b_cs, cols, sums);
         case 2:
-            return dot_columns<2>(k, a, a_rs, b, b_cs, cols, sums);
+            return dot_columns<Along, 2>(k, a, a_rs, b, b_cs, cols, sums);
         case 3:
-            return dot_columns<3>(k, a, a_rs, b, b_cs, cols, sums);
+            return dot_columns<Along, 3>(k, a, a_rs, b, b_cs, cols, sums);
         default:
-            return dot_columns<4>(k, a, a_rs, b, b_cs, cols, sums);
+            return dot_columns<Along, 4>(k, a, a_rs, b, b_cs, cols, sums);
     }
 }
 
@@ -154,29 +175,61 @@ inline void add_sums(int64_t m, int64_t cols, const float* more, float* sums) {
     }
 }
 
+// Rows of A with k in line, and how far apart: where they lie, or copied (every thread must call this).
+struct Rows {
+    const void* data;
+    int64_t rs;
+};
+
+inline Rows rows_in_line(const Team& team, const GemmArgs& g, bool pairs, float* memory) {
+    if (g.a.cs == 1 && (pairs || g.a.type == kFp32)) return {g.a.data, g.a.rs};
+    if (team.id == 0 && pairs) {
+        const bf16* from = static_cast<const bf16*>(g.a.data);
+        bf16* to = reinterpret_cast<bf16*>(memory);
+        for (int64_t i = 0; i < g.m; ++i) {
+            for (int64_t p = 0; p < g.k; ++p) to[i * g.k + p] = from[i * g.a.rs + p * g.a.cs];
+        }
+    } else if (team.id == 0) {
+        copy_rows(g, true, memory);
+    }
+    team.barrier();
+    return {memory, g.k};
+}
+
+// Columns [j, j + cols) of the sums, columns of B in line.
+inline void dot_product(const GemmArgs& g, const Rows& a, bool pairs, int64_t j, int64_t cols, float* sums) {
+#if defined(JPLLM_BF16_DOT)
+    if (pairs) {
+        return dot_rows<AlongPairs>(g.m, g.k, static_cast<const bf16*>(a.data), a.rs, Bf16::at(g.b, 0, j), g.b.cs, cols,
+                                    sums);
+    }
+#endif
+    (void)pairs;
+    at_element(g.b, 0, j, [&](auto* from) {
+        dot_rows<AlongFloats>(g.m, g.k, static_cast<const float*>(a.data), a.rs, from, g.b.cs, cols, sums);
+    });
+}
+
 inline void few_rows_team(const Team& team, const GemmArgs& g, float* memory) {
-    const bool for_dots = g.b.cs != 1;
-    const float* a = memory;
-    int64_t a_rs = g.k;
-    if (for_dots && along_k(g.a, g.a.cs)) {
-        a = static_cast<const float*>(g.a.data), a_rs = g.a.rs;
+    const bool for_dots = g.b.cs != 1, pairs = by_pairs(g);
+    Rows a{memory, g.k};
+    if (for_dots) {
+        a = rows_in_line(team, g, pairs, memory);
     } else {
-        if (team.id == 0) copy_rows(g, for_dots, memory);
+        if (team.id == 0) copy_rows(g, false, memory);
         team.barrier();
     }
-    const int64_t kb = k_block(g.k);
+    const int64_t kb = k_block<Fp32>(g.k);
     alignas(64) float total[4 * kGroupRows * kStreamCols], block[4 * kGroupRows * kStreamCols];
     if (g.k == 0) memset(total, 0, sizeof total);
     int64_t n0, n1;
     team.split(g.n, 4 * V::N, &n0, &n1);
     for (int64_t j = n0; j < n1; j += kStreamCols) {
         const int64_t cols = least(kStreamCols, n1 - j);
-        if (for_dots) {
-            at_element(g.b, 0, j, [&](auto* from) { dot_rows(g.m, g.k, a, a_rs, from, g.b.cs, cols, total); });
-        }
+        if (for_dots) dot_product(g, a, pairs, j, cols, total);
         for (int64_t p = 0; !for_dots && p < g.k; p += kb) {
             at_element(g.b, p, j, [&](auto* from) {
-                stream_block(g.m, p, least(p + kb, g.k), a, g.k, from, g.b.rs, cols, p == 0 ? total : block);
+                stream_block(g.m, p, least(p + kb, g.k), memory, g.k, from, g.b.rs, cols, p == 0 ? total : block);
             });
             if (p > 0) add_sums(g.m, cols, block, total);
         }

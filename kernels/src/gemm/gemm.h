@@ -19,11 +19,22 @@ inline bool with_few_rows(const GemmArgs& g, F f) {
     return false;
 }
 
+// Calls f(engine) for the engine of a product that is not of few rows.
+template <class F>
+inline void with_engine(const GemmArgs& g, F f) {
+#if defined(JPLLM_BF16_DOT)
+    if (by_pairs(g)) return f(Bf16{});
+#endif
+    (void)g;
+    f(Fp32{});
+}
+
 // Floats of work space for a product; for any FP32 or stored product up to these sizes without a gate.
 inline int64_t gemm_floats(const GemmArgs& g) {
     int64_t floats = 0;
     if (with_few_rows(g, [&](const GemmArgs& few) { floats = few_rows_floats(few); })) return floats;
-    return plan_product<Fp32>(g, nullptr).floats();
+    with_engine(g, [&](auto engine) { floats = plan_product<decltype(engine)>(g, nullptr).floats(); });
+    return floats;
 }
 inline int64_t gemm_floats(int64_t m, int64_t n, int64_t k) {
     const int64_t wide = round_up(m > n ? m : n, 64), half = Tuning::panel_m / 2;
@@ -37,7 +48,10 @@ inline int64_t gemm_floats(int64_t m, int64_t n, int64_t k) {
 inline void gemm_team(const Team& team, const GemmArgs& g, float* memory) {
     if (g.m == 0 || g.n == 0) return;
     if (with_few_rows(g, [&](const GemmArgs& few) { few_rows_team(team, few, memory); })) return team.barrier();
-    blocked_team<Fp32>(team, plan_product<Fp32>(g, nullptr), memory);
+    with_engine(g, [&](auto engine) {
+        using Engine = decltype(engine);
+        blocked_team<Engine>(team, plan_product<Engine>(g, nullptr), memory);
+    });
 }
 
 inline double gemm_nanoseconds(const GemmArgs& g) {

@@ -102,13 +102,15 @@ struct SliversOf {
     int vectors(int64_t s) const { return (cols(s) + LANES - 1) / LANES; }
 };
 
-// The engine in FP32: how blocks are packed and multiplied. `floats` is the room of one packed line of k steps.
+// The engine in FP32: how blocks are packed and multiplied. `floats` is the room of one packed line of k elements,
+// `steps` how many steps of a tile those are, block_k the most of them in a block.
 struct Fp32 {
     static constexpr int rows = kTileRows, vectors = kTileVectors, lanes = V::N, cols = kTileCols;
+    static constexpr int64_t block_k = Tuning::block_k;
     static constexpr bool in_place = true;
     using Slivers = SliversOf<vectors, lanes>;
 
-    static int64_t floats(int64_t k) { return k; }
+    static constexpr int64_t floats(int64_t k) { return k; }
     static int64_t steps(int64_t k) { return k; }
 
     // Rows [i0, i1) x steps [p0, p1) of A.

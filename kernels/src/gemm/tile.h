@@ -1,4 +1,4 @@
-// The micro-kernel in FP32: a tile of C in registers, steps of a column of A times a row of B.
+// The micro-kernel: a tile of C in registers, FP32 sums of steps of a column of A times a row of B.
 //
 // Letters: M, N, K as in C[M,N] = A[M,K] B[K,N].
 #pragma once
@@ -62,9 +62,14 @@ inline __attribute__((always_inline)) void store_tile(V (&acc)[MR][NV], const Ti
     store_edge(sums, NV * V::N, out);
 }
 
+// What a step adds to a sum, of a broadcast 32-bit word of A and a vector of B.
+struct MultiplyAdd {
+    static V add(V a, V b, V sum) { return fma(a, b, sum); }
+};
+
 // a[i * a_rs + p * a_cs] for i < MR, b[p * b_rs + j] for j < NV * V::N: packed or in place. A packed A has a_rs = 1 and
 // its own instance, with fixed offsets from one pointer.
-template <int MR, int NV, bool Packed>
+template <int MR, int NV, bool Packed, class Step>
 __attribute__((noinline)) void tile(int64_t k, const float* a, int64_t a_rs, int64_t a_cs, const float* b, int64_t b_rs,
                                     const TileOut& out) {
     V acc[MR][NV];
@@ -81,7 +86,7 @@ __attribute__((noinline)) void tile(int64_t k, const float* a, int64_t a_rs, int
         JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
             const V x = V::set(Packed ? a[i] : a[i * a_rs]);
             JPLLM_UNROLL for (int j = 0; j < NV; ++j)
-                acc[i][j] = fma(x, row[j], acc[i][j]);
+                acc[i][j] = Step::add(x, row[j], acc[i][j]);
         }
         a += Packed ? kTileRows : a_cs;
         b += b_rs;
@@ -92,12 +97,14 @@ __attribute__((noinline)) void tile(int64_t k, const float* a, int64_t a_rs, int
 using TileFunction = void (*)(int64_t, const float*, int64_t, int64_t, const float*, int64_t, const TileOut&);
 
 // The instance for so many rows and vectors.
-template <bool Packed, int MR = kTileRows>
+template <bool Packed, class Step = MultiplyAdd, int MR = kTileRows>
 inline TileFunction tile_for(int rows, int vectors) {
     if constexpr (MR > 1) {
-        if (rows < MR) return tile_for<Packed, MR - 1>(rows, vectors);
+        if (rows < MR) return tile_for<Packed, Step, MR - 1>(rows, vectors);
     }
-    return vectors == 1 ? tile<MR, 1, Packed> : vectors == 2 ? tile<MR, 2, Packed> : tile<MR, kTileVectors, Packed>;
+    return vectors == 1   ? tile<MR, 1, Packed, Step>
+           : vectors == 2 ? tile<MR, 2, Packed, Step>
+                          : tile<MR, kTileVectors, Packed, Step>;
 }
 
 }  // namespace
