@@ -27,7 +27,9 @@ typedef struct jpllm_heads {
 
 /* out = softmax(scale q k^T) v, where the queries are the last S of the T positions; sums are FP32 for every dtype.
  * A query that sees no key gives zeroes. lse[B,H,S] (FP32) receives the log-sum-exp of each query's scores. A NaN or
- * an infinity in a key or value makes the queries that see it NaN, and maybe others of the same head and batch. */
+ * an infinity in a key or value makes the queries that see it NaN, and maybe others of the same head and batch.
+ * On avx512bf16 the probabilities of BF16, and their gradients, are rounded to it before their products with v, dout, q
+ * and k: 2^-8 of the sum of the absolute terms at most. */
 jpllm_status jpllm_attention(jpllm_dtype dtype, const jpllm_attention_shape* shape, jpllm_heads q, jpllm_heads k,
                              jpllm_heads v, jpllm_heads out, float* lse, int threads);
 

@@ -15,7 +15,6 @@ namespace {
 
 JPLLM_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 JPLLM_INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
-JPLLM_INLINE int64_t whole(int64_t a, int64_t unit) { return (a + unit - 1) / unit * unit; }
 
 constexpr int64_t kMostDim = 256;
 
@@ -138,8 +137,8 @@ JPLLM_INLINE void copy_row(const T* from, int64_t dim, float factor, float* to) 
 
 // Rows [begin, end) of a head, whole(dim, 16) floats each, and rows of zeroes up to `rows`.
 template <class T>
-inline void copy_rows(const HeadsView& x, int64_t batch, int64_t head, int64_t dim, int64_t begin, int64_t end,
-                      int64_t rows, float* to) {
+inline void copy_rows(InFloats, const HeadsView& x, int64_t batch, int64_t head, int64_t dim, int64_t begin,
+                      int64_t end, int64_t rows, float* to) {
     const int64_t pitch = whole(dim, 16);
     for (int64_t row = begin; row < end; ++row, to += pitch) copy_row(row_of<T>(x, batch, row, head), dim, 1.0f, to);
     memset(to, 0, static_cast<size_t>((rows - (end - begin)) * pitch) * sizeof(float));
@@ -158,10 +157,15 @@ JPLLM_INLINE void spread_row(const float* from, int64_t dim, int64_t row, float*
     }
 }
 
+// The panels of copied rows.
+inline void spread_rows(InFloats, const float* from, int64_t dim, int64_t rows, float* panels) {
+    for (int64_t r = 0; r < rows; ++r) spread_row(from + r * InFloats::pitch(dim), dim, r, panels);
+}
+
 // Rows [begin, end) of a head in panels, zeroes up to `rows`.
 template <class T>
-inline void copy_panels(const HeadsView& x, int64_t batch, int64_t head, int64_t dim, int64_t begin, int64_t end,
-                        int64_t rows, float* to) {
+inline void copy_panels(InFloats, const HeadsView& x, int64_t batch, int64_t head, int64_t dim, int64_t begin,
+                        int64_t end, int64_t rows, float* to) {
     alignas(64) float line[kMostDim + 16];
     for (int64_t row = begin; row < begin + rows; ++row) {
         if (row < end) {
@@ -175,7 +179,7 @@ inline void copy_panels(const HeadsView& x, int64_t batch, int64_t head, int64_t
 
 // The block's rows turned, times a factor: to[d * kLanes + lane]; 0 in lanes that hold no query.
 template <class T>
-inline void turn_in(const HeadsView& x, int64_t batch, int64_t first_head, const Block& block, int64_t dim,
+inline void turn_in(InFloats, const HeadsView& x, int64_t batch, int64_t first_head, const Block& block, int64_t dim,
                     float factor, float* to) {
     const V f = V::set(factor);
     for (int v = 0; v < kVectors; ++v, to += V::N) {
