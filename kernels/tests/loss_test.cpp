@@ -3,29 +3,38 @@
 
 namespace {
 
-void test_logsumexp(int64_t n, int64_t v, int64_t d) {
-    const std::string what =
-        "linear_logsumexp " + std::to_string(n) + "x" + std::to_string(v) + "x" + std::to_string(d);
-    const Floats h = random_floats(n * d, 11), w = random_floats(v * d, 12), dlse = random_floats(n, 13);
+// 16-bit storage: logits are FP32's, a gradient of hidden is rounded, and on avx512bf16 so are the logits' gradients of
+// BF16, which is `inner` of the sum of a gradient's absolute terms.
+double rounding_of(jpllm_dtype dtype) { return dtype == JPLLM_FP32 ? 0 : dtype == JPLLM_BF16 ? 1.0 / 256 : 1.0 / 2048; }
+double inner_of(jpllm_dtype dtype) { return dtype == JPLLM_BF16 && isa == "avx512bf16" ? rounding_of(dtype) : 0; }
+
+void test_logsumexp(int64_t n, int64_t v, int64_t d, jpllm_dtype dtype) {
+    const std::string what = "linear_logsumexp " + std::to_string(n) + "x" + std::to_string(v) + "x" +
+                             std::to_string(d) + " dtype " + std::to_string(dtype);
+    Stored stored_h(dtype, random_floats(n * d, 11)), stored_w(dtype, random_floats(v * d, 12));
+    const Floats &h = stored_h.wide, &w = stored_w.wide, dlse = random_floats(n, 13);
     const Floats dtarget = random_floats(n, 14);
     std::vector<int64_t> targets(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) targets[static_cast<size_t>(i)] = i % 5 == 3 ? -100 : (i * 37) % (v + 2);
     Floats lse[2], logit[2], dh[2], dw[2];
     for (int run = 0; run < 2; ++run) {
         lse[run].resize(targets.size()), logit[run].resize(targets.size());
-        dh[run].resize(h.size()), dw[run].resize(w.size());
+        dw[run].resize(w.size());
+        Stored made(dtype, Floats(h.size()));
         const int threads = run == 0 ? 1 : 3;
-        expect(jpllm_linear_logsumexp(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(),
+        expect(jpllm_linear_logsumexp(dtype, n, v, d, stored_h.data(), d, 1, stored_w.data(), d, 1, targets.data(),
                                       lse[run].data(), logit[run].data(), threads) == JPLLM_OK,
                what);
-        expect(jpllm_linear_logsumexp_backward(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(),
-                                               lse[run].data(), dlse.data(), dtarget.data(), dh[run].data(),
-                                               dw[run].data(), threads) == JPLLM_OK,
+        expect(jpllm_linear_logsumexp_backward(dtype, n, v, d, stored_h.data(), d, 1, stored_w.data(), d, 1,
+                                               targets.data(), lse[run].data(), dlse.data(), dtarget.data(),
+                                               made.data(), dw[run].data(), threads) == JPLLM_OK,
                what);
+        dh[run] = made.read();
     }
     same_bits(what + " lse", lse[0], lse[1]), same_bits(what + " dh", dh[0], dh[1]);
     same_bits(what + " dw", dw[0], dw[1]);
     std::vector<double> want_lse(targets.size()), want_logit(targets.size()), want_dh(h.size()), want_dw(w.size());
+    std::vector<double> size_dh(h.size()), size_dw(w.size());
     std::vector<double> logits(static_cast<size_t>(v));
     for (int64_t i = 0; i < n; ++i) {
         const size_t row = static_cast<size_t>(i);
@@ -46,20 +55,25 @@ void test_logsumexp(int64_t n, int64_t v, int64_t d) {
             for (int64_t p = 0; p < d; ++p) {
                 want_dh[static_cast<size_t>(i * d + p)] += g * w[static_cast<size_t>(j * d + p)];
                 want_dw[static_cast<size_t>(j * d + p)] += g * h[static_cast<size_t>(i * d + p)];
+                size_dh[static_cast<size_t>(i * d + p)] += std::fabs(g * w[static_cast<size_t>(j * d + p)]);
+                size_dw[static_cast<size_t>(j * d + p)] += std::fabs(g * h[static_cast<size_t>(i * d + p)]);
             }
         }
     }
     near(what + " lse", lse[0], want_lse, [&](size_t i) { return 1e-6 * (std::fabs(want_lse[i]) + 3); });
     near(what + " target", logit[0], want_logit, [&](size_t i) { return 1e-6 * (std::fabs(want_logit[i]) + 3); });
-    near(what + " dh", dh[0], want_dh, [](size_t) { return 2e-5; });
-    near(what + " dw", dw[0], want_dw, [](size_t) { return 2e-5; });
+    const double inner = inner_of(dtype), rounding = rounding_of(dtype);
+    near(what + " dh", dh[0], want_dh,
+         [&](size_t i) { return 2e-5 + rounding * std::fabs(want_dh[i]) + inner * size_dh[i]; });
+    near(what + " dw", dw[0], want_dw, [&](size_t i) { return 2e-5 + inner * size_dw[i]; });
 }
 
 // The loss whose gradients forward makes, against the log-sum-exp's own, which is tested above.
-void test_cross_entropy(int64_t n, int64_t v, int64_t d) {
-    const std::string what =
-        "linear_cross_entropy " + std::to_string(n) + "x" + std::to_string(v) + "x" + std::to_string(d);
-    const Floats h = random_floats(n * d, 11), w = random_floats(v * d, 12);
+void test_cross_entropy(int64_t n, int64_t v, int64_t d, jpllm_dtype dtype) {
+    const std::string what = "linear_cross_entropy " + std::to_string(n) + "x" + std::to_string(v) + "x" +
+                             std::to_string(d) + " dtype " + std::to_string(dtype);
+    Stored stored_h(dtype, random_floats(n * d, 11)), stored_w(dtype, random_floats(v * d, 12));
+    const Floats &h = stored_h.wide, &w = stored_w.wide;
     const double z = 1e-2;
     std::vector<int64_t> targets(static_cast<size_t>(n));
     for (int64_t i = 0; i < n; ++i) targets[static_cast<size_t>(i)] = i % 5 == 3 ? -100 : (i * 37) % v;
@@ -76,9 +90,11 @@ void test_cross_entropy(int64_t n, int64_t v, int64_t d) {
     double sums[2][2];
     for (int run = 0; run < 3; ++run) dh[run].resize(h.size()), dw[run].resize(w.size());
     for (int run = 0; run < 2; ++run) {
-        expect(jpllm_linear_cross_entropy(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(), z,
-                                          sums[run], dh[run].data(), dw[run].data(), run == 0 ? 1 : 3) == JPLLM_OK,
+        Stored made(dtype, dh[run]);
+        expect(jpllm_linear_cross_entropy(dtype, n, v, d, stored_h.data(), d, 1, stored_w.data(), d, 1, targets.data(),
+                                          z, sums[run], made.data(), dw[run].data(), run == 0 ? 1 : 3) == JPLLM_OK,
                what);
+        dh[run] = made.read();
     }
     expect(sums[0][0] == sums[1][0] && sums[0][1] == sums[1][1], what + ": one thread and three give different sums");
     same_bits(what + " dh", dh[0], dh[1]), same_bits(what + " dw", dw[0], dw[1]);
@@ -86,8 +102,17 @@ void test_cross_entropy(int64_t n, int64_t v, int64_t d) {
     expect(std::fabs(sums[0][1] - penalty) <= 4e-6 * (penalty + 3), what + " z-loss");
     jpllm_linear_logsumexp_backward(JPLLM_FP32, n, v, d, h.data(), d, 1, w.data(), d, 1, targets.data(), lse.data(),
                                     dlse.data(), dtarget.data(), dh[2].data(), dw[2].data(), 1);
-    near(what + " dh", dh[0], {dh[2].begin(), dh[2].end()}, [](size_t) { return 4e-5; });
-    near(what + " dw", dw[0], {dw[2].begin(), dw[2].end()}, [](size_t) { return 4e-5; });
+    // A token's logits' gradients sum to at most 2 + 2 z lse in absolute value, times the largest weight; a word's over
+    // the tokens to at most as many times the largest hidden.
+    double most_h = 0, most_w = 0, most_lse = 0;
+    for (const float x : h) most_h = std::fmax(most_h, std::fabs(x));
+    for (const float x : w) most_w = std::fmax(most_w, std::fabs(x));
+    for (const float x : lse) most_lse = std::fmax(most_lse, std::fabs(x));
+    const double size = inner_of(dtype) * (2 + 2 * z * most_lse), rounding = rounding_of(dtype);
+    near(what + " dh", dh[0], {dh[2].begin(), dh[2].end()},
+         [&](size_t i) { return 4e-5 + rounding * std::fabs(dh[2][i]) + size * most_w; });
+    near(what + " dw", dw[0], {dw[2].begin(), dw[2].end()},
+         [&](size_t) { return 4e-5 + size * most_h * static_cast<double>(n); });
 }
 
 void test_special() {
@@ -102,7 +127,9 @@ void test_special() {
 }  // namespace
 
 void test_loss() {
-    test_logsumexp(5, 7, 9), test_logsumexp(9, 1100, 20), test_logsumexp(1030, 11, 6);
-    test_cross_entropy(5, 7, 9), test_cross_entropy(33, 2100, 20);
+    for (const jpllm_dtype dtype : {JPLLM_FP32, JPLLM_BF16, JPLLM_FP16}) {
+        test_logsumexp(5, 7, 9, dtype), test_logsumexp(9, 1100, 20, dtype), test_logsumexp(1030, 11, 6, dtype);
+        test_cross_entropy(5, 7, 9, dtype), test_cross_entropy(33, 2100, 20, dtype);
+    }
     test_special();
 }

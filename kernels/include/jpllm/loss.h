@@ -1,7 +1,9 @@
 /* The loss of a language model. Included by jpllm_kernels.h, which has the types and the rules.
  *
  * logits = hidden[N,D] weight[V,D]^T are never held whole. hidden and weight are FP32, BF16 or FP16, both alike; sums
- * and the weight's gradient are FP32. A target outside [0, V) is none.
+ * and the weight's gradient are FP32. A target outside [0, V) is none. Where BF16 is multiplied as such (avx512bf16),
+ * the logits' gradients are rounded to BF16 before their products with weight and hidden: an error of 2^-8 of the sum
+ * of the absolute terms at most; logits are FP32 everywhere.
  */
 #ifndef JPLLM_LOSS_H
 #define JPLLM_LOSS_H

@@ -55,9 +55,8 @@ inline void chunk_gradients(const Team& team, const CrossEntropyCall& c, int64_t
         const int64_t v0 = block * c.cut.words, words = least(c.cut.words, head.v - v0);
         float* kept = c.kept + block * c.cut.block_floats();
         dlogits_block<T>(team, c.state, head.targets + n0, c.factors, n, head.v, block, blocks, v0, words, kept);
-        const Matrix dlogits{kept, words * static_cast<int64_t>(sizeof(float) / sizeof(T)), 1,
-                             sizeof(T) == 4 ? kFp32 : head.type};
-        add_gradients(team, head, c.products, dlogits, n0, n, v0, words, dhidden, c.a.dweight, block == 0, first);
+        add_gradients(team, head, c.products, dlogits_matrix<T>(kept, words, head.type), n0, n, v0, words, dhidden,
+                      c.a.dweight, block == 0, first);
     }
     if (dhidden != nullptr && head.type != kFp32) {
         round_rows(team, dhidden, n, head.d, head.type,
@@ -91,7 +90,11 @@ inline void cross_entropy_team(const Team& team, void* context) {
         finish_rows(team, c, n0, n);
         team.barrier();
         if (team.id == 0) sum_losses(c, n);
-        if (gradients) chunk_gradients<float>(team, c, n0, n, first);
+        if (gradients && rounded_dlogits(head)) {
+            chunk_gradients<bf16>(team, c, n0, n, first);
+        } else if (gradients) {
+            chunk_gradients<float>(team, c, n0, n, first);
+        }
         first = false;
         team.barrier();
     }

@@ -64,19 +64,25 @@ struct LogsumexpBackwardCall {
     float *logits, *dhidden;
 };
 
-// logits -> dlogits = dlse softmax + dtarget onehot, in place. Ends with a barrier.
+// logits -> dlogits = dlse softmax + dtarget onehot, in place. T is the type they are stored in; rows stay `words`
+// floats apart. Ends with a barrier.
+template <class T>
 inline void dlogits_rows(const Team& team, const LogsumexpBackwardArgs& a, int64_t n0, int64_t n, int64_t v0,
                          int64_t words, float* logits) {
     int64_t start, stop;
     team.split(n, 1, &start, &stop);
     for (int64_t i = start; i < stop; ++i) {
-        float* row = logits + i * words;
+        const float* row = logits + i * words;
+        T* out = reinterpret_cast<T*>(logits + i * words);
         const V shift = V::set(a.lse[n0 + i]), scale = V::set(a.dlse[n0 + i]);
-        for_vectors(words, [&](int64_t j, int lanes) {
-            store_part(scale * exp(load_part(row + j, lanes) - shift), row + j, lanes);
-        });
         const int64_t target = a.head.targets[n0 + i] - v0;
-        if (target >= 0 && target < words) row[target] += a.dtarget[n0 + i];
+        const bool here = target >= 0 && target < words;
+        float at_target = 0.0f;
+        if (here) (scale * exp(V::set(row[target]) - shift)).store_n(&at_target, 1), at_target += a.dtarget[n0 + i];
+        for_vectors(words, [&](int64_t j, int lanes) {
+            store_part(scale * exp(load_part(row + j, lanes) - shift), out + j, lanes);
+        });
+        if (here) out[target] = from_float<T>(at_target);
     }
     team.barrier();
 }
@@ -122,9 +128,17 @@ inline void logsumexp_backward_team(const Team& team, void* context) {
             const int64_t words = least(c.cut.words, head.v - v0);
             c.products.multiply(team, n, words, head.d, hidden_rows(head, n0), weight_rows(head, v0).turned(), c.logits,
                                 words, false);
-            dlogits_rows(team, c.a, n0, n, v0, words, c.logits);
-            add_gradients(team, head, c.products, {c.logits, words, 1, kFp32}, n0, n, v0, words, dhidden, c.a.dweight,
-                          v0 == 0, n0 == 0);
+            const auto multiply = [&](const Matrix& dlogits) {
+                add_gradients(team, head, c.products, dlogits, n0, n, v0, words, dhidden, c.a.dweight, v0 == 0,
+                              n0 == 0);
+            };
+            if (rounded_dlogits(head)) {
+                dlogits_rows<bf16>(team, c.a, n0, n, v0, words, c.logits);
+                multiply(dlogits_matrix<bf16>(c.logits, words, head.type));
+            } else {
+                dlogits_rows<float>(team, c.a, n0, n, v0, words, c.logits);
+                multiply(dlogits_matrix<float>(c.logits, words, head.type));
+            }
         }
         if (dhidden != nullptr && head.type != kFp32) {
             void* to = const_cast<void*>(element(c.a.dhidden, n0 * head.d, head.type));
