@@ -87,16 +87,6 @@ std::pair<double, double> linear_cross_entropy(const py::tuple& hidden_t, const 
     return {sums[0], sums[1]};
 }
 
-void scale(const py::tuple& from_t, double factor, const py::tuple& to_t, int threads) {
-    const char* op = "scale";
-    const Array from = take_storage(op, "from", from_t, 1), to = take_storage(op, "to", to_t, 1);
-    same(op, "the sizes of from and to", from.rows(), to.rows());
-    contiguous(from), contiguous(to);
-    run(op, [&] {
-        return jpllm_scale(from.rows(), factor, dtype_of(from), from.data(), dtype_of(to), to.data(), threads);
-    });
-}
-
 }  // namespace
 
 void bind_loss(py::module_& m) {
@@ -107,5 +97,4 @@ void bind_loss(py::module_& m) {
           "dlse"_a, "dtarget_logit"_a, "dhidden"_a, "dweight"_a, "threads"_a);
     m.def("linear_cross_entropy", &linear_cross_entropy, "Loss and z-loss; their gradients are made on the way.",
           "hidden"_a, "weight"_a, "targets"_a, "z_loss"_a, "dhidden"_a, "dweight"_a, "threads"_a);
-    m.def("scale", &scale, "to = factor * from", "from"_a, "factor"_a, "to"_a, "threads"_a);
 }

@@ -93,7 +93,6 @@ def linear_cross_entropy(
     dweight: Array | None,
     threads: int,
 ) -> tuple[float, float]: ...
-def scale(from_: Array, factor: float, to: Array, threads: int) -> None: ...
 def adamw_step(
     param: Array,
     grad: Array,

@@ -1,6 +1,6 @@
 // What attention needs of a vector beyond simd.h.
 #pragma once
-#include "simd.h"
+#include "math.h"
 
 #define JPLLM_INLINE inline __attribute__((always_inline))
 
@@ -67,22 +67,6 @@ inline V exp2_negative(V x) {
 }
 
 #else
-
-// 2^n of the sum 1.5 * 2^23 + 127 + n, -127 <= n <= 0.
-#if defined(JPLLM_UNIT_AVX512) || defined(JPLLM_UNIT_AVX512BF16)
-inline V power_of(V t) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t.v), 23))}; }
-#elif defined(JPLLM_UNIT_AVX2)
-inline V power_of(V t) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t.v), 23))}; }
-#else
-inline V power_of(V t) {
-    Uint4 bits;
-    memcpy(&bits, &t.v, sizeof bits);
-    bits = bits << 23;
-    V r;
-    memcpy(&r.v, &bits, sizeof bits);
-    return r;
-}
-#endif
 
 inline V exp2_negative(V x) {
     // Below -127 the power's exponent field is 0, which is the number 0.

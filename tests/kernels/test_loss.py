@@ -148,25 +148,3 @@ def test_same_bits_on_any_number_of_threads(isa, count):
         return [np.asarray(x).tobytes() for x in cross_entropy(hidden, weight, targets, 1e-2, threads)]
 
     assert bits(count) == bits(1)
-
-
-def storage(x: np.ndarray, dtype: str) -> tuple:
-    """FP32 as the binding takes a storage type: bfloat16 by rounding the bits (ties to even)."""
-    if dtype == "bfloat16":
-        bits = x.view(np.uint32).astype(np.uint64)
-        x = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    else:
-        x = x.astype(dtype)
-    return (*array(x)[:3], dtype, x)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("n", [0, 1, 15, 1000])
-def test_scale(isa, dtype, n):
-    x = normal(np.random.default_rng(n), n)
-    want = storage(np.float32(0.3) * x, dtype)
-    to = np.zeros_like(want[4])
-    _native.scale(array(x), 0.3, (*array(to)[:3], dtype, to), 2)
-    assert np.array_equal(to, want[4])
-    _native.scale(array(x), 0.3, array(x), 1)
-    assert np.array_equal(storage(x, dtype)[4], to)

@@ -35,10 +35,6 @@ jpllm_status jpllm_linear_cross_entropy(jpllm_dtype dtype, int64_t n, int64_t v,
                                         int64_t weight_cs, const int64_t* targets, double z_loss, double* sums,
                                         void* dhidden, float* dweight, int threads);
 
-/* to[i] = factor * from[i], rounded once; from FP32 to any dtype, or within one. `to` may be `from` itself. */
-jpllm_status jpllm_scale(int64_t n, double factor, jpllm_dtype from_dtype, const void* from, jpllm_dtype to_dtype,
-                         void* to, int threads);
-
 #ifdef __cplusplus
 }
 #endif

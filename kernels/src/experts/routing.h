@@ -128,13 +128,12 @@ inline void combine_token(const CombineArgs& a, int64_t n) {
     const int64_t* position = a.position + n * a.k;
     const float* weights = a.weights == nullptr ? nullptr : a.weights + n * a.k;
     T* const y[1] = {row<T>(a.y, n)};
-    write_rows(y, a.d, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-        V s = V::zero();
+    write_rows(y, a.d, a.past_caches, [&](auto at, auto(&r)[1]) {
+        r[0] = r[0].zero();
         for (int64_t i = 0; i < a.k; ++i) {
-            const V x = load_part(row<T>(a.x, position[i]) + j, lanes);
-            s = weights == nullptr ? s + x : fma(V::set(weights[i]), x, s);
+            const auto x = at.load(row<T>(a.x, position[i]));
+            r[0] = weights == nullptr ? r[0] + x : fma(x, V::set(weights[i]), r[0]);
         }
-        r[0] = s;
     });
 }
 
@@ -149,8 +148,7 @@ inline void combine_backward_token(const CombineArgs& a, int64_t n) {
             a.d, [&](int64_t j, int lanes, V s) { return fma(load_part(dy + j, lanes), load_part(x + j, lanes), s); });
         const V weight = V::set(a.weights[n * a.k + i]);
         T* const dx[1] = {row<T>(a.y, at)};
-        write_rows(dx, a.d, a.past_caches,
-                   [&](int64_t j, int lanes, V(&r)[1]) { r[0] = load_part(dy + j, lanes) * weight; });
+        write_rows(dx, a.d, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(dy) * weight; });
     }
 }
 

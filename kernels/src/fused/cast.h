@@ -19,11 +19,14 @@ inline bool cast_row(const CastArgs& a, int64_t i) {
     const V scale = V::set(a.scale), zero = V::zero();
     // 0 * r is 0 or NaN: the sum stays 0 as long as all are finite.
     V faults = zero, largest = zero;
+    const auto judge = [&](V r) {
+        faults = fma(r, zero, faults);
+        if (sizeof(To) == 2) largest = max(max(r, zero - r), largest);
+    };
     To* const y[1] = {row<To>(a.y, i)};
-    write_rows(y, a.n, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-        r[0] = load_part(x + j, lanes) * scale;
-        faults = fma(r[0], zero, faults);
-        if (sizeof(To) == 2) largest = max(max(r[0], zero - r[0]), largest);
+    write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
+        r[0] = at.load(x) * scale;
+        for_each(r[0], judge);
     });
     return sum(faults) == 0.0f && !(max_lane(largest) >= overflow_at(To{}));
 }

@@ -31,8 +31,7 @@ inline int embedding(const EmbeddingArgs& args, int threads) {
                 const T* from = row<T>(a.x, a.ids[i]);
                 T* const to[1] = {row<T>(a.y, i)};
                 if (i + 1 < stop && a.ids[i + 1] >= 0 && a.ids[i + 1] < a.v) prefetch(row<T>(a.x, a.ids[i + 1]));
-                write_rows(to, a.d, a.past_caches,
-                           [&](int64_t j, int lanes, V(&r)[1]) { r[0] = load_part(from + j, lanes); });
+                write_rows(to, a.d, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(from); });
             }
             if (a.past_caches) stream_end();
         },
@@ -88,9 +87,12 @@ inline void embedding_gradient(const EmbeddingArgs& a, const TokensOfRows& t, in
     const int64_t first = t.first[r], last = t.first[r + 1];
     T* const y[1] = {row<T>(a.y, r) + from};
     if (last - first <= 1) {
-        const T* x = last == first ? nullptr : row<T>(a.x, t.order[first]) + from;
-        write_rows(y, n, a.past_caches,
-                   [&](int64_t j, int lanes, V(&v)[1]) { v[0] = x == nullptr ? V::zero() : load_part(x + j, lanes); });
+        if (last == first) {
+            write_rows(y, n, a.past_caches, [](auto, auto(&v)[1]) { v[0] = v[0].zero(); });
+        } else {
+            const T* x = row<T>(a.x, t.order[first]) + from;
+            write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) { v[0] = at.load(x); });
+        }
         return;
     }
     int64_t i = first;
@@ -98,7 +100,7 @@ inline void embedding_gradient(const EmbeddingArgs& a, const TokensOfRows& t, in
         add_tokens<kTokensAtOnce, T>(a, t.order + i, i == first, from, n, sums);
     }
     for (; i < last; ++i) add_tokens<1, T>(a, t.order + i, i == first, from, n, sums);
-    write_rows(y, n, a.past_caches, [&](int64_t j, int lanes, V(&v)[1]) { v[0] = load_part(sums + j, lanes); });
+    write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) { v[0] = at.load(sums); });
 }
 
 struct EmbeddingBackwardCall {

@@ -31,7 +31,7 @@ inline const T* add_row(const NormArgs& a, int64_t i, T* copy) {
     });
     if (copy != nullptr) {
         T* const y[1] = {h};
-        write_rows(y, a.d, true, [&](int64_t j, int lanes, V(&r)[1]) { r[0] = load_part(near + j, lanes); });
+        write_rows(y, a.d, true, [&](auto at, auto(&r)[1]) { r[0] = at.load(near); });
     }
     return near;
 }
@@ -54,9 +54,17 @@ inline void norm_rows(const NormArgs& a, int64_t start, int64_t stop) {
         const V rstd = V::set(1.0f) / sqrt(V::set(squares_of<kCentred>(x, mean, a.d) * share + eps));
         rstd.store_n(a.rstd + i, 1);
         T* const y[1] = {row<T>(a.y, i)};
-        write_rows(y, a.d, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-            const V t = load_part(x + j, lanes), w = load_part(weight + j, lanes);
-            r[0] = kCentred ? fma((t - mean) * rstd, w, load_part(bias + j, lanes)) : t * rstd * w;
+        const bool adds = a.update.data != nullptr;
+        const T *next = row<T>(a.x, i) + a.x.stride, *more = adds ? row<T>(a.update, i) + a.update.stride : next;
+        write_rows(y, a.d, a.past_caches, [&](auto at, auto(&r)[1]) {
+            prefetch_step(next + at.j);
+            if (adds) prefetch_step(more + at.j);
+            const auto t = at.load(x), w = at.load(weight);
+            if constexpr (kCentred) {
+                r[0] = fma((t - mean) * rstd, w, at.load(bias));
+            } else {
+                r[0] = t * rstd * w;
+            }
         });
     }
     if (a.past_caches) stream_end();
@@ -99,13 +107,15 @@ inline void norm_backward_row(const NormBackwardArgs& a, int64_t i, float share,
                       }));
     }
     T* const dx[1] = {row<T>(a.dx, i)};
-    write_rows(dx, a.d, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-        const V g = load_part(dy + j, lanes), xhat = centred(j, lanes) * rstd;
-        store_part(fma(g, xhat, load_part(dweight + j, lanes)), dweight + j, lanes);
-        if (kCentred) store_part(load_part(dbias + j, lanes) + g, dbias + j, lanes);
-        V t = fnma(xhat, pull, g * load_part(weight + j, lanes));
+    write_rows(dx, a.d, a.past_caches, [&](auto at, auto(&r)[1]) {
+        prefetch_step(x + a.x.stride + at.j), prefetch_step(dy + a.dy.stride + at.j);
+        const auto g = at.load(dy), h = at.load(x);
+        const auto xhat = (kCentred ? h - mean : h) * rstd;
+        at.store(fma(g, xhat, at.load(dweight)), dweight);
+        if (kCentred) at.store(at.load(dbias) + g, dbias);
+        auto t = fnma(xhat, pull, g * at.load(weight));
         if (kCentred) t = t - push;
-        r[0] = dsum == nullptr ? t * rstd : fma(t, rstd, load_part(dsum + j, lanes));
+        r[0] = dsum == nullptr ? t * rstd : fma(t, rstd, at.load(dsum));
     });
 }
 

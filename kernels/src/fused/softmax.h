@@ -31,15 +31,23 @@ template <class T>
 inline void softmax_row(const SoftmaxArgs& a, int64_t i, float* power) {
     const T* x = row<T>(a.x, i);
     const V largest = V::set(largest_of(x, a.n));
-    const float total = sum_of(a.n, [&](int64_t j, int lanes, V s) {
-        const V e = exp(load_part(x + j, lanes) - largest);
-        store_part(e, power + j, lanes);
-        return s + (lanes == V::N ? e : first_n(e, lanes, 0.0f));
+    Vs sums = Vs::zero();
+    V rest = V::zero();
+    int64_t j = 0;
+    for (; j + Vs::N <= a.n; j += Vs::N) {
+        prefetch_step(x + a.x.stride + j);  // of the next row, which comes from memory while this one is computed
+        const Vs e = exp(Vs::load(x + j) - largest);
+        e.store(power + j);
+        sums = sums + e;
+    }
+    for_vectors(a.n - j, [&](int64_t i, int lanes) {
+        const V e = exp(load_part(x + j + i, lanes) - largest);
+        store_part(e, power + j + i, lanes);
+        rest = rest + first_n(e, lanes, 0.0f);
     });
-    const V scale = V::set(1.0f) / V::set(total);
+    const V scale = V::set(1.0f) / V::set(sum(across(sums) + rest));
     T* const y[1] = {row<T>(a.y, i)};
-    write_rows(y, a.n, a.past_caches,
-               [&](int64_t j, int lanes, V(&r)[1]) { r[0] = load_part(power + j, lanes) * scale; });
+    write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(power) * scale; });
 }
 
 // dx = y (dy - sum of dy y)
@@ -49,8 +57,9 @@ inline void softmax_backward_row(const SoftmaxArgs& a, int64_t i) {
     const V dot = V::set(sum_of(
         a.n, [&](int64_t j, int lanes, V s) { return fma(load_part(dy + j, lanes), load_part(y + j, lanes), s); }));
     T* const dx[1] = {row<T>(a.y, i)};
-    write_rows(dx, a.n, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-        r[0] = load_part(y + j, lanes) * (load_part(dy + j, lanes) - dot);
+    write_rows(dx, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
+        prefetch_step(y + a.x.stride + at.j), prefetch_step(dy + a.dy.stride + at.j);
+        r[0] = at.load(y) * (at.load(dy) - dot);
     });
 }
 

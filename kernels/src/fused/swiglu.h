@@ -12,9 +12,10 @@ template <class T>
 inline void swiglu_row(const SwigluArgs& a, int64_t i) {
     const T *gate = row<T>(a.gate, i), *up = row<T>(a.up, i);
     T* const y[1] = {row<T>(a.y, i)};
-    write_rows(y, a.n, a.past_caches, [&](int64_t j, int lanes, V(&r)[1]) {
-        const V g = load_part(gate + j, lanes);
-        r[0] = g * sigmoid(g) * load_part(up + j, lanes);
+    write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
+        const auto g = at.load(gate);
+        prefetch_step(gate + at.j + kAhead), prefetch_step(up + at.j + kAhead);
+        r[0] = g * sigmoid(g) * at.load(up);
     });
 }
 
@@ -22,10 +23,11 @@ template <class T>
 inline void swiglu_backward_row(const SwigluArgs& a, int64_t i) {
     const T *gate = row<T>(a.gate, i), *up = row<T>(a.up, i), *dy = row<T>(a.dy, i);
     T* const out[2] = {row<T>(a.dgate, i), row<T>(a.dup, i)};
-    write_rows(out, a.n, a.past_caches, [&](int64_t j, int lanes, V(&r)[2]) {
-        const V g = load_part(gate + j, lanes), d = load_part(dy + j, lanes), s = sigmoid(g);
+    write_rows(out, a.n, a.past_caches, [&](auto at, auto(&r)[2]) {
+        const auto g = at.load(gate), s = sigmoid(g), d = at.load(dy);
+        prefetch_step(gate + at.j + kAhead), prefetch_step(up + at.j + kAhead), prefetch_step(dy + at.j + kAhead);
         // d silu / dg = s (1 + g (1 - s))
-        r[0] = d * load_part(up + j, lanes) * fma(s * g, V::set(1.0f) - s, s);
+        r[0] = d * at.load(up) * fma(s * g, decltype(s * s)::set(1.0f) - s, s);
         r[1] = d * (g * s);
     });
 }

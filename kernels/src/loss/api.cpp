@@ -67,18 +67,4 @@ jpllm_status jpllm_linear_cross_entropy(jpllm_dtype dtype, int64_t n, int64_t v,
     return status;
 }
 
-jpllm_status jpllm_scale(int64_t n, double factor, jpllm_dtype from_dtype, const void* from, jpllm_dtype to_dtype,
-                         void* to, int threads) {
-    JPLLM_REQUIRE(Check()
-                      .storage(from_dtype)
-                      .storage(to_dtype)
-                      .that(from_dtype == JPLLM_FP32 || from_dtype == to_dtype, JPLLM_ERR_DTYPE)
-                      .that(n >= 0)
-                      .array(from, n > 0, element_size(from_dtype))
-                      .array(to, n > 0, element_size(to_dtype)));
-    return done(table()->scale({n, factor, from, static_cast<StorageType>(storage_type(from_dtype)), to,
-                                static_cast<StorageType>(storage_type(to_dtype))},
-                               team_size(threads)));
-}
-
 }  // extern "C"

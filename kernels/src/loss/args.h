@@ -38,22 +38,11 @@ struct CrossEntropyArgs {
     float* dweight;
 };
 
-// to[i] = factor * from[i], n elements; `to` may be `from`.
-struct ScaleArgs {
-    int64_t n;
-    double factor;
-    const void* from;
-    StorageType from_type;
-    void* to;
-    StorageType to_type;
-};
-
 // The int functions return 0, or 1 where there is no memory for the work space.
 struct LossTable {
     int (*linear_logsumexp)(const LogsumexpArgs&, int threads);
     int (*linear_logsumexp_backward)(const LogsumexpBackwardArgs&, int threads);
     int (*linear_cross_entropy)(CrossEntropyArgs&, int threads);
-    int (*scale)(const ScaleArgs&, int threads);
 };
 
 }  // namespace jpllm

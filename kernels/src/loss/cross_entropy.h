@@ -130,34 +130,6 @@ inline int linear_cross_entropy(CrossEntropyArgs& args, int threads) {
     return 0;
 }
 
-template <class From, class To>
-inline void scale_range(const ScaleArgs& a, int64_t start, int64_t stop) {
-    const V factor = V::set(static_cast<float>(a.factor));
-    const From* from = static_cast<const From*>(a.from) + start;
-    To* to = static_cast<To*>(a.to) + start;
-    for_vectors(stop - start,
-                [&](int64_t j, int lanes) { store_part(factor * load_part(from + j, lanes), to + j, lanes); });
-}
-
-// From FP32 to any type, or in one type.
-inline int scale(const ScaleArgs& args, int threads) {
-    ScaleArgs call = args;
-    run_team(
-        worthwhile(threads, static_cast<double>(args.n) * 0.5),
-        [](const Team& team, void* context) {
-            const ScaleArgs& a = *static_cast<ScaleArgs*>(context);
-            int64_t start, stop;
-            team.split(a.n, V::N, &start, &stop);
-            if (a.from_type == kBf16) return scale_range<bf16, bf16>(a, start, stop);
-            if (a.from_type == kFp16) return scale_range<fp16, fp16>(a, start, stop);
-            if (a.to_type == kBf16) return scale_range<float, bf16>(a, start, stop);
-            if (a.to_type == kFp16) return scale_range<float, fp16>(a, start, stop);
-            scale_range<float, float>(a, start, stop);
-        },
-        &call);
-    return 0;
-}
-
 }  // namespace
 }  // namespace JPLLM_ISA_NAME
 }  // namespace jpllm

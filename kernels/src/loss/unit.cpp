@@ -9,7 +9,6 @@ JPLLM_DEFINE_TABLE(LossTable) = {
     JPLLM_ISA_NAME::linear_logsumexp,
     JPLLM_ISA_NAME::linear_logsumexp_backward,
     JPLLM_ISA_NAME::linear_cross_entropy,
-    JPLLM_ISA_NAME::scale,
 };
 
 }  // namespace jpllm

@@ -58,7 +58,7 @@ class Row:
     extra_bytes: int | None = None
     torch_extra_bytes: int | None = None
     difference: float | None = None
-    """From torch's result, relative, in the Frobenius norm."""
+    """From torch's result (or, where that is off, its result in FP32), relative, in the Frobenius norm."""
     facts: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -194,8 +194,9 @@ def _measure(case: Case, isa: str, *, quick: bool, clock: Callable[[], float], e
     if refusals.lines:
         row.missing = refusals.lines[0]
         return row
-    if subject.theirs is not None:
-        row.difference = difference(result, subject.theirs())
+    judge = subject.exact or subject.theirs
+    if judge is not None:
+        row.difference = difference(result, judge())
     del result
     works = [work for work in (subject.ours, subject.theirs, subject.bare) if work is not None]
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)

@@ -30,6 +30,8 @@ class Subject:
     theirs: Work | None = None
     bare: Work | None = None
     """What a fused operation cannot do without: its products alone."""
+    exact: Work | None = None
+    """What ours is compared with, where torch's own result is too far off for that."""
 
 
 @dataclass(frozen=True)

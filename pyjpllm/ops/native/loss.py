@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
-from pyjpllm.ops.native.tensors import _native, array, check_storage, shapes
+from pyjpllm.ops.native.tensors import _native, array, check_storage, flat_rows, shapes
 
 
 def _call_linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +137,8 @@ def _fake_summed_cross_entropy(
 
 def _call_scale_(x: Tensor, factor: Tensor) -> None:
     """``x *= factor``, contiguous."""
-    _native.scale(array(x.view(-1)), float(factor), array(x.view(-1)), torch.get_num_threads())
+    x_MN = array(flat_rows(x)[0])
+    _native.cast(x_MN, x_MN, float(factor), torch.get_num_threads())
 
 
 def _fake_scale_(x: Tensor, factor: Tensor) -> None:
@@ -147,7 +148,8 @@ def _fake_scale_(x: Tensor, factor: Tensor) -> None:
 def _call_scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """``(factor * x).to(dtype)``, contiguous, rounded once."""
     out = torch.empty_like(x, dtype=dtype)
-    _native.scale(array(x.view(-1)), float(factor), array(out.view(-1)), torch.get_num_threads())
+    x_MN, out_MN = map(array, flat_rows(x, out))
+    _native.cast(x_MN, out_MN, float(factor), torch.get_num_threads())
     return out
 
 
