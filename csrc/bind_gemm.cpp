@@ -16,9 +16,21 @@ jpllm_matrix beside(const char* op, const char* name, const py::object& from, co
     return matrix(x);
 }
 
+void set_math(const char* op, const std::string& math, int chunk, jpllm_gemm_args* args) {
+    if (math == "exact") return;
+    if (math != "fp16-chunk") fail(op, "math must be exact or fp16-chunk, is " + math);
+    if (chunk != 16 && chunk != 32 && chunk != 64 && chunk != 128) {
+        fail(op, "math_chunk must be 16, 32, 64 or 128, is " + std::to_string(chunk));
+    }
+    for (const jpllm_matrix* x : {&args->a, &args->b, &args->up}) {
+        if (x->data != nullptr && x->dtype != JPLLM_FP16) fail(op, "math fp16-chunk takes float16 a, b and up alone");
+    }
+    args->math = JPLLM_MATH_FP16_CHUNK, args->math_chunk = chunk;
+}
+
 void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, const py::object& bias_t, bool accumulate,
           int threads, const py::object& residual_t, const py::object& up_t, const py::object& gate_out_t,
-          const py::object& up_out_t) {
+          const py::object& up_out_t, const std::string& math, int math_chunk) {
     const char* op = "gemm";
     const Array a = take_storage(op, "a", a_t, 2), b = take_storage(op, "b", b_t, 2), c = take_storage(op, "c", c_t, 2);
     same(op, "the columns of a and the rows of b", a.cols(), b.rows());
@@ -42,6 +54,7 @@ void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, cons
     }
     args.gate_out = beside(op, "gate_out", gate_out_t, c);
     args.up_out = beside(op, "up_out", up_out_t, c);
+    set_math(op, math, math_chunk, &args);
     run(op, [&] { return jpllm_gemm_with(&args, threads); });
 }
 
@@ -110,7 +123,7 @@ void bind_gemm(py::module_& m) {
     using namespace py::literals;
     m.def("gemm", &gemm, "c (+)= a @ b + bias + residual, or silu(a @ b) * (a @ up) + ...", "a"_a, "b"_a, "c"_a,
           "bias"_a, "accumulate"_a, "threads"_a, "residual"_a = py::none(), "up"_a = py::none(),
-          "gate_out"_a = py::none(), "up_out"_a = py::none());
+          "gate_out"_a = py::none(), "up_out"_a = py::none(), "math"_a = "exact", "math_chunk"_a = 32);
     m.def("grouped_gemm", &grouped_gemm, "c[g] = a[g] @ b[g], whole or by rows or columns in groups of `sizes`", "a"_a,
           "b"_a, "c"_a, "sizes"_a, "threads"_a);
     m.def("column_sum", &column_sum, "x"_a, "out"_a, "threads"_a);

@@ -65,8 +65,8 @@ int main(int argc, char** argv) {
         }
         expect(jpllm_set_isa(isa.c_str()) == JPLLM_OK && isa == jpllm_isa(), "set_isa");
         checks = 0;
-        test_gemm(), test_attention(), test_fused(), test_embedding(), test_experts(), test_optimizer(), test_loss(),
-            test_probe(), test_status(), test_denormals();
+        test_gemm(), test_fp16_chunk(), test_attention(), test_fused(), test_embedding(), test_experts(),
+            test_optimizer(), test_loss(), test_probe(), test_status(), test_denormals();
         printf("%s: %d checks\n", isa.c_str(), checks);
     }
     if (failures != 0) fprintf(stderr, "%d checks failed\n", failures);

@@ -153,6 +153,15 @@ def _check_schedule(config: Config, say: Say) -> None:
 def _check_engines(config: Config, say: Say) -> None:
     device, kernels, dtype = config.train.device, config.train.kernels, config.precision.dtype
     backend = config.parallel.backend
+    if config.precision.math != "exact" and kernels != "native":
+        say(
+            "precision.math",
+            'is computed by train.kernels = "native" alone; write "exact", or train.kernels = "native"',
+        )
+    elif config.precision.math == "fp16-chunk" and dtype != "fp16":
+        say(
+            "precision.math", f'is for precision.dtype = "fp16", which is "{dtype}"; write "exact", or change the dtype'
+        )
     if device == "cuda":
         if kernels != "torch":
             say("train.kernels", 'computes on the CPU; with train.device = "cuda" write "torch"')

@@ -26,6 +26,7 @@ from pyjpllm.ops.registry import (
     unavailable_reason,
     use_backend,
 )
+from pyjpllm.ops.sums import current_math, use_math
 from pyjpllm.ops.types import OPERATIONS, CrossEntropy, ExpertOrder, RopeScaling, Scoring
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "available_backends",
     "combine",
     "current_backend",
+    "current_math",
     "dispatch",
     "embedding",
     "grouped_linear",
@@ -56,4 +58,5 @@ __all__ = [
     "swiglu",
     "unavailable_reason",
     "use_backend",
+    "use_math",
 ]

@@ -85,6 +85,7 @@ class Trainer:
         threads = threads_per_rank(world)
         torch.set_num_threads(threads)
         ops.use_backend(config.train.kernels)
+        ops.use_math(config.precision.math, config.precision.math_chunk)
 
         def open_run() -> tuple[Path | None, Config, list[str]]:
             tokenizer = Tokenizer.load(config.data.tokenizer)

@@ -102,6 +102,12 @@ def test_lengths() -> None:
         ({"train": {"kernels": "native"}, "precision": {"dtype": "fp64"}}, "precision.dtype", '"fp32"'),
         ({"train": {"kernels": "reference"}, "precision": {"dtype": "bf16"}}, "precision.dtype", '"fp64"'),
         ({"train": {"kernels": "reference"}, "precision": {"dtype": "fp16"}}, "precision.dtype", '"fp64"'),
+        ({"precision": {"dtype": "fp16", "math": "fp16-chunk"}}, "precision.math", '"native" alone'),
+        (
+            {"train": {"kernels": "native"}, "precision": {"math": "fp16-chunk"}},
+            "precision.math",
+            '"fp16", which is "fp32"',
+        ),
         ({"precision": {"loss_scale": 1000}}, "precision.loss_scale", "nearest: 1024"),
         ({"train": {"device": "cuda", "kernels": "native"}}, "train.kernels", '"torch"'),
         ({"train": {"device": "cuda"}, "parallel": {"backend": "mpi4py"}}, "parallel.backend", '"nccl"'),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from pyjpllm import ops
 from pyjpllm.config import Config
 from pyjpllm.errors import UserError
 from pyjpllm.training import Result, TrainingError, complete_steps, latest, load_model, read_model_state, train, trainer
@@ -169,6 +170,18 @@ def test_native_kernels_train_in_16_bits_as_torch_does(data: Path, tmp_path: Pat
     train(small_config(data, f"precision.dtype={dtype}", "train.kernels=native"), tmp_path / "native")
     expected = [r["loss"] for r in records(tmp_path / "torch")]
     assert [r["loss"] for r in records(tmp_path / "native")] == pytest.approx(expected, rel=0.005)
+
+
+def test_chunked_fp16_sums_train_close_to_fp32_ones(data: Path, tmp_path: Path) -> None:
+    overrides = ["precision.dtype=fp16", "train.kernels=native"]
+    train(small_config(data, *overrides), tmp_path / "exact")
+    train(small_config(data, *overrides, "precision.math=fp16-chunk", "precision.math_chunk=16"), tmp_path / "chunk")
+    exact, chunk = ([r["loss"] for r in records(tmp_path / name)] for name in ("exact", "chunk"))
+    assert chunk != exact
+    assert chunk == pytest.approx(exact, rel=0.005)
+    assert ops.current_math() == ("fp16-chunk", 16)
+    train(small_config(data, "train.steps=1"), tmp_path / "back")
+    assert ops.current_math() == ("exact", 32)
 
 
 def test_fp16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:

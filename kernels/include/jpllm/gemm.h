@@ -15,10 +15,20 @@ typedef struct jpllm_matrix {
     jpllm_dtype dtype; /* FP32, BF16 or FP16 */
 } jpllm_matrix;
 
+/* How a product is summed.
+ * EXACT: products and sums in FP32.
+ * FP16_CHUNK, for FP16 a, b and up: FP16 multiply-adds over `math_chunk` steps of K, each rounded once, the sum of a
+ *   chunk then added to an FP32 one, chunk by chunk in order from 0 (from c, where that is FP32 and accumulates). FP16
+ *   denormals count as zero, as inputs and as results before rounding (FPCR.FZ16). A64FX computes it at nearly twice
+ *   the rate of FP32; elsewhere it is simulated, slowly, with the same bits (but for the payload of a NaN).
+ *   Error of an element before it is rounded to c's type, where no sum of a chunk reaches 65520: at most
+ *   math_chunk 2^-11 sum |a b| + 2^-14 sum (1 + |a| + |b|), the latter for what is flushed, and K u sum |a b|. */
+typedef enum jpllm_math { JPLLM_MATH_EXACT = 0, JPLLM_MATH_FP16_CHUNK = 1 } jpllm_math;
+
 /* C[M,N] = A[M,K] B[K,N] + bias + residual (+ C, where accumulate is not 0). With `up` [K,N]:
  * C = silu(A B) * (A up) + ..., and gate_out = A B, up_out = A up where they have memory (for the backward).
- * All sums are FP32 whatever the types, and each element of a result is rounded once, to nearest, ties to even.
- * bias and residual are [M,N]: a bias of the columns has rs = 0. Transposed operands are a swap of strides.
+ * All sums are FP32 whatever the types (but see math), and each element of a result is rounded once, to nearest, ties
+ * to even. bias and residual are [M,N]: a bias of the columns has rs = 0. Transposed operands are a swap of strides.
  * Error of an element before that rounding: at most (k_b + K / k_b + 4) u sum |a b|, u = 2^-24, where k_b <= 512 is the
  * length of a block of K; rounding errors add up like a walk, so that sqrt(K) u sum |a b| is what is seen. On
  * avx512bf16 BF16 times BF16 has k_b <= 1024 and takes denormals, read or made, for zero: 2^-126 (1 + |a| + |b|) more a
@@ -29,6 +39,8 @@ typedef struct jpllm_gemm_args {
     jpllm_matrix bias, residual;
     jpllm_matrix up, gate_out, up_out;
     int accumulate;
+    jpllm_math math;
+    int math_chunk; /* 16, 32, 64 or 128; 0 is 32 */
 } jpllm_gemm_args;
 
 jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads);

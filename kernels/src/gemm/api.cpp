@@ -48,6 +48,15 @@ Check check_product(const jpllm_gemm_args& g) {
         if (x->data != nullptr) check_matrix(&check, *x, any);
     }
     check.that(g.up.data != nullptr || (g.gate_out.data == nullptr && g.up_out.data == nullptr));
+    if (g.math == JPLLM_MATH_FP16_CHUNK) {
+        for (const jpllm_matrix* x : {&g.a, &g.b, &g.up}) {
+            check.that(x->data == nullptr || x->dtype == JPLLM_FP16, JPLLM_ERR_DTYPE);
+        }
+        const int chunk = g.math_chunk;
+        check.that(chunk == 0 || chunk == 16 || chunk == 32 || chunk == 64 || chunk == 128);
+    } else {
+        check.that(g.math == JPLLM_MATH_EXACT);
+    }
     check.that(g.gate_out.data == nullptr || apart(g.gate_out, g.m, g.n));
     check.that(g.up_out.data == nullptr || apart(g.up_out, g.m, g.n));
     return check;
@@ -56,6 +65,8 @@ Check check_product(const jpllm_gemm_args& g) {
 GemmArgs args_of(const jpllm_gemm_args& g) {
     GemmArgs args{g.m, g.n, g.k, operand(g.a), operand(g.b), result(g.c, g.n)};
     args.accumulate = g.accumulate != 0;
+    args.math = g.math == JPLLM_MATH_FP16_CHUNK ? kFp16Chunk : kExact;
+    if (g.math_chunk > 0) args.chunk = g.math_chunk;
     args.added[0] = operand(g.bias), args.added[1] = operand(g.residual);
     args.up = operand(g.up);
     args.gate_out = result(g.gate_out, g.n), args.up_out = result(g.up_out, g.n);

@@ -20,6 +20,9 @@ struct Result {
     StorageType type = kFp32;
 };
 
+// How a product is computed. kExact: FP32 sums. kFp16Chunk: FP16 sums over a chunk of K, then FP32 (fp16.h).
+enum Math { kExact, kFp16Chunk };
+
 // C[M,N] = A[M,K] B[K,N] + added[0] + added[1] (+ C, where it accumulates), summed in FP32 and rounded once.
 // With `up`: C = silu(A B) * (A up) + ..., and A B and A up are kept in gate_out and up_out where those have memory.
 struct GemmArgs {
@@ -27,6 +30,8 @@ struct GemmArgs {
     Operand a, b;
     Result c;
     bool accumulate = false;
+    Math math = kExact;
+    int chunk = 32;         // steps of K
     Operand added[2] = {};  // a bias (rs = 0) and a residual, say
     Operand up = {};
     Result gate_out = {}, up_out = {};

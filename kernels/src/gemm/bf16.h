@@ -96,6 +96,7 @@ struct Bf16 {
 
     static constexpr int64_t floats(int64_t k) { return (k + 1) / 2; }
     static constexpr int64_t steps(int64_t k) { return (k + 1) / 2; }
+    static int64_t k_unit(const GemmArgs&) { return 1; }
 
     static const bf16* at(const Operand& x, int64_t i, int64_t j) {
         return static_cast<const bf16*>(x.data) + i * x.rs + j * x.cs;

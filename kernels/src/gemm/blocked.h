@@ -73,7 +73,7 @@ inline Plan plan_product(const GemmArgs& args, const float* packed) {
     p.lazy_b = g.m <= kFewRows && packed == nullptr;
     p.direct = g.c.type == kFp32 && g.c.cs == 1 && !there(g.up);
     p.finish = !p.direct || there(g.added[0]) || there(g.added[1]);
-    p.kb = k_block<E>(g.k);
+    p.kb = round_up(k_block<E>(g.k), E::k_unit(g));
     p.sides = there(g.up) ? 2 : 1;
     const bool panel_of_sums = !p.direct && p.kb < g.k;
     p.mc = panel_of_sums ? Tuning::panel_m / 2 : Tuning::panel_m;
@@ -137,13 +137,13 @@ inline void multiply_sliver(const Plan& plan, const Space& space, const Block& a
             a = static_cast<const float*>(g.a.data) + (at.i + i) * g.a.rs + at.p * g.a.cs;
             a_rs = g.a.rs, a_cs = g.a.cs;
         }
-        TileOut out{own, E::cols, rows, cols, false};
+        TileOut out{own, E::cols, rows, cols, false, g.chunk};
         float* up = own + E::rows * E::cols;
         if (plan.direct) {
             float* c = static_cast<float*>(g.c.data) + (at.i + i) * g.c.rs + at.j + j;
-            out = {c, g.c.rs, rows, cols, !at.first || g.accumulate};
+            out = {c, g.c.rs, rows, cols, !at.first || g.accumulate, g.chunk};
         } else if (space.sums != nullptr) {
-            out = {space.sums + i * space.sums_rs + plan.sides * j, space.sums_rs, rows, cols, !at.first};
+            out = {space.sums + i * space.sums_rs + plan.sides * j, space.sums_rs, rows, cols, !at.first, g.chunk};
             up = out.c + cols;
         }
         multiply(E::steps(at.k), a, a_rs, a_cs, b, b_rs, out);

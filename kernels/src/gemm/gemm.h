@@ -1,8 +1,9 @@
 // Matrix products: the choice of a way, the work space, the team.
 //
-// Few rows go without packing (few_rows.h), all else through the blocked driver (blocked.h).
+// Few rows go without packing (few_rows.h), all else through the blocked driver (blocked.h) with an engine.
 #pragma once
 #include "few_rows.h"
+#include "fp16.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
@@ -11,6 +12,7 @@ namespace {
 // Calls f(GemmArgs, as few rows) for a product with few rows or, turned, few columns; else returns false.
 template <class F>
 inline bool with_few_rows(const GemmArgs& g, F f) {
+    if (g.math != kExact) return false;
     if (!there(g.up) && g.m > g.n) {
         const GemmArgs turned = transposed(g);
         if (few_rows_pay(turned)) return f(turned), true;
@@ -22,10 +24,10 @@ inline bool with_few_rows(const GemmArgs& g, F f) {
 // Calls f(engine) for the engine of a product that is not of few rows.
 template <class F>
 inline void with_engine(const GemmArgs& g, F f) {
+    if (g.math == kFp16Chunk) return f(Fp16Chunk{});
 #if defined(JPLLM_BF16_DOT)
     if (by_pairs(g)) return f(Bf16{});
 #endif
-    (void)g;
     f(Fp32{});
 }
 

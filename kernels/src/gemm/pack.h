@@ -103,7 +103,8 @@ struct SliversOf {
 };
 
 // The engine in FP32: how blocks are packed and multiplied. `floats` is the room of one packed line of k elements,
-// `steps` how many steps of a tile those are, block_k the most of them in a block.
+// `steps` how many steps of a tile those are, block_k the most of them in a block, k_unit what a block is a multiple
+// of.
 struct Fp32 {
     static constexpr int rows = kTileRows, vectors = kTileVectors, lanes = V::N, cols = kTileCols;
     static constexpr int64_t block_k = Tuning::block_k;
@@ -112,6 +113,7 @@ struct Fp32 {
 
     static constexpr int64_t floats(int64_t k) { return k; }
     static int64_t steps(int64_t k) { return k; }
+    static int64_t k_unit(const GemmArgs&) { return 1; }
 
     // Rows [i0, i1) x steps [p0, p1) of A.
     static void pack_a(const Operand& a, int64_t i0, int64_t i1, int64_t p0, int64_t p1, float* to) {

@@ -12,12 +12,13 @@ namespace {
 constexpr int kTileRows = Tuning::tile_rows, kTileVectors = Tuning::tile_vectors;
 constexpr int kTileCols = kTileVectors * V::N;
 
-// FP32 sums of a tile: rows x cols of them count, and go to c or are added to what is there.
+// FP32 sums of a tile: rows x cols of them count, and go to c or are added to what is there. `chunk` is for fp16.h.
 struct TileOut {
     float* c;
     int64_t c_rs;
     int rows, cols;
     bool add;
+    int chunk;
 };
 
 inline __attribute__((noinline)) void store_edge(const float* sums, int sums_rs, const TileOut& out) {

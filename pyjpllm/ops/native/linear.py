@@ -9,27 +9,37 @@ from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
 from pyjpllm.ops.native.tensors import _native, array, check_storage, rows, rows_in_line, shapes
+from pyjpllm.ops.sums import current_math
+
+
+def _multiply(a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None = None) -> None:
+    """``c = a @ b + bias``, summed as `pyjpllm.ops.use_math` says."""
+    math, chunk = current_math()
+    if a.dtype != torch.float16:
+        math = "exact"
+    added = None if bias is None else array(bias.contiguous())
+    threads = torch.get_num_threads()
+    _native.gemm(array(a), array(b), array(c), added, False, threads, math=math, math_chunk=chunk)
 
 
 def _call_linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``: [..., I] -> [..., O]."""
     y = x.new_empty((*x.shape[:-1], weight_OI.shape[0]))
-    bias = None if bias_O is None else array(bias_O.contiguous())
-    _native.gemm(array(rows(x)), array(weight_OI.t()), array(rows(y)), bias, False, torch.get_num_threads())
+    _multiply(rows(x), weight_OI.t(), rows(y), bias_O)
     return y
 
 
 def _call_linear_grad_input(dy: Tensor, weight_OI: Tensor) -> Tensor:
     """``dy @ weight``: [..., O] -> [..., I]."""
     dx = dy.new_empty((*dy.shape[:-1], weight_OI.shape[1]))
-    _native.gemm(array(rows(dy)), array(weight_OI), array(rows(dx)), None, False, torch.get_num_threads())
+    _multiply(rows(dy), weight_OI, rows(dx))
     return dx
 
 
 def _call_linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
     """``dy.T @ x`` over all rows: [..., O] and [..., I] -> [O, I]."""
     dweight_OI = x.new_empty((dy.shape[-1], x.shape[-1]))
-    _native.gemm(array(rows(dy).t()), array(rows(x)), array(dweight_OI), None, False, torch.get_num_threads())
+    _multiply(rows(dy).t(), rows(x), dweight_OI)
     return dweight_OI
 
 

@@ -1,0 +1,45 @@
+"""How the products of linear layers are summed where the backend has a choice (`native`); `precision.math`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from pyjpllm.errors import UserError, did_you_mean
+
+MATHS = ("exact", "fp16-chunk")
+CHUNKS = (16, 32, 64, 128)
+
+_current = ("exact", 32)
+
+
+def current_math() -> tuple[str, int]:
+    """The name in force and its chunk of steps."""
+    return _current
+
+
+class use_math:  # noqa: N801 - reads as a verb, as `use_backend` does
+    """Choose for the whole process from now on; as a context manager, until the end of the block.
+
+    ``exact``: FP32 sums. ``fp16-chunk``: FP16 multiply-adds over ``chunk`` (16, 32, 64 or 128) products at a time,
+    whose sum is then added to an FP32 one (docs/kernels.md). It is for products of FP16 tensors: a layer that is kept
+    in another type, for its accuracy, is summed in FP32 all the same. Raises UserError for an unknown name or chunk.
+    """
+
+    def __init__(self, name: str, chunk: int = 32) -> None:
+        global _current
+        if name not in MATHS:
+            raise UserError(f"unknown math {name!r}{did_you_mean(name, MATHS)}")
+        if chunk not in CHUNKS:
+            nearest = min(CHUNKS, key=lambda known: abs(known - chunk))
+            raise UserError(f"math {name}: the chunk must be 16, 32, 64 or 128, is {chunk}; nearest: {nearest}")
+        self.previous = _current
+        _current = (name, chunk)
+
+    def __enter__(self) -> use_math:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        global _current
+        _current = self.previous
