@@ -96,7 +96,7 @@ def _tables_in(annotation: Any) -> Iterator[type[Section]]:
 def _type(field: FieldInfo) -> str:
     annotation = plain(field.annotation)
     if typing.get_origin(annotation) is Literal:
-        return ", ".join(f'`"{choice}"`' for choice in typing.get_args(annotation))
+        return ", ".join(f"`{format_value(choice)}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is list:
         inner = plain(typing.get_args(annotation)[0])
         return "list of texts" if inner is str else "list of tables"
