@@ -32,7 +32,7 @@ inline GemmArgs transposed(const GemmArgs& g) {
 }
 
 // Up to kNarrow columns of C use an element of A too seldom to pay for packing it, up to kFewRows rows one of B.
-constexpr int64_t kNarrow = 256, kFewRows = 2 * kTileRows, kSmall = 128, kPackedCols = Tuning::panel_n / 2;
+constexpr int64_t kNarrow = 256, kFewRows = 2 * kTileRows, kSmall = 128;
 
 // Rows of A (or columns of B) with k in line, in FP32: the micro-kernel can read them where they lie.
 inline bool along_k(const Operand& x, int64_t k_stride) { return x.type == kFp32 && k_stride == 1; }
@@ -40,7 +40,6 @@ inline bool along_k(const Operand& x, int64_t k_stride) { return x.type == kFp32
 // How a product is carried out.
 struct Plan {
     GemmArgs g;
-    const float* packed;  // B as pack_weights() left it, or null
     bool a_in_place, b_in_place;
     bool lazy_b;          // each thread packs a sliver of B as it goes
     bool direct, finish;  // the sums are C's elements; there is something to do after the last
@@ -52,10 +51,10 @@ struct Plan {
 };
 
 template <class E>
-inline Plan plan_product(const GemmArgs& args, const float* packed) {
+inline Plan plan_product(const GemmArgs& args) {
     Plan p{};
-    p.g = args, p.packed = packed;
-    if (E::in_place && !there(args.up) && packed == nullptr) {
+    p.g = args;
+    if (E::in_place && !there(args.up)) {
         const bool a_narrow = args.n <= kNarrow && along_k(args.a, args.a.cs);
         const bool b_narrow = args.m <= kNarrow && along_k(args.b, args.b.rs) && args.k >= kNarrow;
         if (b_narrow && !(a_narrow && args.n <= args.m)) {
@@ -63,24 +62,23 @@ inline Plan plan_product(const GemmArgs& args, const float* packed) {
         } else if (args.c.cs != 1 && args.c.rs == 1 && !a_narrow) {
             p.g = transposed(args);
         }
-    } else if (!there(args.up) && packed == nullptr && args.c.cs != 1 && args.c.rs == 1) {
+    } else if (!there(args.up) && args.c.cs != 1 && args.c.rs == 1) {
         p.g = transposed(args);
     }
     const GemmArgs& g = p.g;
     p.a_in_place = E::in_place && g.n <= kNarrow && along_k(g.a, g.a.cs);
-    p.b_in_place =
-        E::in_place && !there(g.up) && packed == nullptr && along_k(g.b, g.b.cs) && g.m <= kSmall && g.n <= kSmall;
-    p.lazy_b = g.m <= kFewRows && packed == nullptr;
+    p.b_in_place = E::in_place && !there(g.up) && along_k(g.b, g.b.cs) && g.m <= kSmall && g.n <= kSmall;
+    p.lazy_b = g.m <= kFewRows;
     p.direct = g.c.type == kFp32 && g.c.cs == 1 && !there(g.up);
     p.finish = !p.direct || there(g.added[0]) || there(g.added[1]);
     p.kb = round_up(k_block<E>(g.k), E::k_unit(g));
     p.sides = there(g.up) ? 2 : 1;
     const bool panel_of_sums = !p.direct && p.kb < g.k;
     p.mc = panel_of_sums ? Tuning::panel_m / 2 : Tuning::panel_m;
-    p.nc = panel_of_sums || packed != nullptr ? kPackedCols : Tuning::panel_n;
+    p.nc = panel_of_sums ? Tuning::panel_n / 2 : Tuning::panel_n;
     const int64_t rows = least(g.m, p.mc), cols = p.sides * round_up(least(g.n, p.nc), E::lanes);
     p.floats_a = p.a_in_place ? 0 : round_up(round_up(rows, 2 * E::rows) * E::floats(p.kb), 64);
-    p.floats_b = p.lazy_b || packed != nullptr ? 0 : round_up(cols * E::floats(p.kb), 64);
+    p.floats_b = p.lazy_b ? 0 : round_up(cols * E::floats(p.kb), 64);
     p.floats_sums = panel_of_sums ? rows * cols : 0;
     return p;
 }
@@ -197,7 +195,7 @@ inline void pack_block(const Team& team, const Plan& plan, const Space& space, c
         Team{team.id % grid_cols, grid_cols, nullptr}.split(m1 - m0, 2 * E::rows, &from, &to);
         E::pack_a(plan.g.a, at.i + m0 + from, at.i + m0 + to, at.p, at.p + at.k, space.a + (m0 + from) * line);
     }
-    if (plan.lazy_b || plan.packed != nullptr) return;
+    if (plan.lazy_b) return;
     team.split(slivers.count, 1, &from, &to);
     for (int64_t s = from; s < to; ++s) {
         const int64_t j = slivers.start(s);
@@ -205,14 +203,6 @@ inline void pack_block(const Team& team, const Plan& plan, const Space& space, c
         if (plan.b_in_place && cols == vectors * E::lanes) continue;
         pack_sliver<E>(plan.g, at.p, at.k, at.j + j, cols, vectors, space.b + plan.sides * j * line);
     }
-}
-
-// Where the block of packed weights of panel jc and step pc starts: panels one after the other, blocks of K in them.
-template <class E>
-inline int64_t packed_at(int64_t n, int64_t k, int sides, int64_t jc, int64_t pc) {
-    const int64_t kb = k_block<E>(k), last = k == 0 ? 0 : (k - 1) / kb * kb;
-    const int64_t line = E::floats(kb) * (last / kb) + E::floats(k - last);
-    return sides * (jc * line + round_up(least(n - jc, kPackedCols), E::lanes) * E::floats(kb) * (pc / kb));
 }
 
 template <class E>
@@ -234,13 +224,9 @@ inline void blocked_team(const Team& team, const Plan& plan, float* memory) {
             Team{team.id % grid_cols, grid_cols, nullptr}.split(slivers.count, 1, &s0, &s1);
             for (int64_t pc = 0; pc == 0 || pc < g.k; pc += plan.kb) {  // once even where K is 0
                 const Block at{ic, jc, pc, least(g.k - pc, plan.kb), pc == 0, pc + plan.kb >= g.k};
-                Space here = space;
-                if (plan.packed != nullptr) {
-                    here.b = const_cast<float*>(plan.packed) + packed_at<E>(g.n, g.k, plan.sides, jc, pc);
-                }
-                pack_block<E>(team, plan, here, at, m0, m1, grid_cols, slivers);
+                pack_block<E>(team, plan, space, at, m0, m1, grid_cols, slivers);
                 team.barrier();
-                multiply_block<E>(plan, here, at, m0, m1, slivers, s0, s1);
+                multiply_block<E>(plan, space, at, m0, m1, slivers, s0, s1);
                 team.barrier();
             }
         }

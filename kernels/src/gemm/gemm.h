@@ -35,7 +35,7 @@ inline void with_engine(const GemmArgs& g, F f) {
 inline int64_t gemm_floats(const GemmArgs& g) {
     int64_t floats = 0;
     if (with_few_rows(g, [&](const GemmArgs& few) { floats = few_rows_floats(few); })) return floats;
-    with_engine(g, [&](auto engine) { floats = plan_product<decltype(engine)>(g, nullptr).floats(); });
+    with_engine(g, [&](auto engine) { floats = plan_product<decltype(engine)>(g).floats(); });
     return floats;
 }
 inline int64_t gemm_floats(int64_t m, int64_t n, int64_t k) {
@@ -52,7 +52,7 @@ inline void gemm_team(const Team& team, const GemmArgs& g, float* memory) {
     if (with_few_rows(g, [&](const GemmArgs& few) { few_rows_team(team, few, memory); })) return team.barrier();
     with_engine(g, [&](auto engine) {
         using Engine = decltype(engine);
-        blocked_team<Engine>(team, plan_product<Engine>(g, nullptr), memory);
+        blocked_team<Engine>(team, plan_product<Engine>(g), memory);
     });
 }
 
