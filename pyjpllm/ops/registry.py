@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -73,27 +74,39 @@ def current_backend() -> str:
     return _current
 
 
-class use_backend:  # noqa: N801 - reads as a verb: `use_backend("native")`, `with use_backend("reference"):`
-    """Choose the backend for the whole process from now on; as a context manager, until the end of the block.
+class Choice:
+    """A choice for the whole process that has been made; as a context manager it ends with the block.
 
-    Process-wide, because backward and recomputation run in threads of autograd's own. Raises UserError for a name
-    that is unknown or does not load here.
+    Process-wide, because backward and recomputation run in threads of autograd's own.
     """
 
-    def __init__(self, name: str) -> None:
-        global _current
-        _load(name)
-        self.previous = _current
-        _current = name
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo = undo
 
-    def __enter__(self) -> use_backend:
+    def __enter__(self) -> Choice:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        global _current
-        _current = self.previous
+        self._undo()
+
+
+class use_backend(Choice):  # noqa: N801 - reads as a verb: `use_backend("native")`, `with use_backend("reference"):`
+    """Choose the backend for the whole process from now on; as a context manager, until the end of the block.
+
+    Raises UserError for a name that is unknown or does not load here.
+    """
+
+    def __init__(self, name: str) -> None:
+        _load(name)
+        super().__init__(partial(_choose, _current))
+        _choose(name)
+
+
+def _choose(name: str) -> None:
+    global _current
+    _current = name
 
 
 def operation(name: str) -> Callable[..., Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from functools import partial
 
 from pyjpllm.errors import UserError, did_you_mean
+from pyjpllm.ops.registry import Choice
 
 MATHS = ("exact", "fp16-chunk")
 CHUNKS = (16, 32, 64, 128)
@@ -17,7 +18,7 @@ def current_math() -> tuple[str, int]:
     return _current
 
 
-class use_math:  # noqa: N801 - reads as a verb, as `use_backend` does
+class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does
     """Choose for the whole process from now on; as a context manager, until the end of the block.
 
     ``exact``: FP32 sums. ``fp16-chunk``: FP16 multiply-adds over ``chunk`` (16, 32, 64 or 128) products at a time,
@@ -26,20 +27,15 @@ class use_math:  # noqa: N801 - reads as a verb, as `use_backend` does
     """
 
     def __init__(self, name: str, chunk: int = 32) -> None:
-        global _current
         if name not in MATHS:
             raise UserError(f"unknown math {name!r}{did_you_mean(name, MATHS)}")
         if chunk not in CHUNKS:
             nearest = min(CHUNKS, key=lambda known: abs(known - chunk))
             raise UserError(f"math {name}: the chunk must be 16, 32, 64 or 128, is {chunk}; nearest: {nearest}")
-        self.previous = _current
-        _current = (name, chunk)
+        super().__init__(partial(_choose, _current))
+        _choose((name, chunk))
 
-    def __enter__(self) -> use_math:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        global _current
-        _current = self.previous
+def _choose(math: tuple[str, int]) -> None:
+    global _current
+    _current = math
