@@ -60,4 +60,6 @@ int chosen_isa();
 
 #define JPLLM_JOIN2(a, b) a##_##b
 #define JPLLM_JOIN(a, b) JPLLM_JOIN2(a, b)
-#define JPLLM_DEFINE_TABLE(Table) extern const Table JPLLM_JOIN(k##Table, JPLLM_ISA_NAME)
+// In a unit: the table of any family for the unit's own set, and the beginning of its definition.
+#define JPLLM_TABLE_OF_UNIT(Table) JPLLM_JOIN(k##Table, JPLLM_ISA_NAME)
+#define JPLLM_DEFINE_TABLE(Table) extern const Table JPLLM_TABLE_OF_UNIT(Table)

@@ -49,10 +49,17 @@ struct ColumnSumArgs {
     float* out;
 };
 
+struct Team;
+
+// The last two are for kernels of other families that multiply inside a team of their own.
 struct GemmTable {
     int (*gemm)(const GemmArgs&, int threads);
     int (*gemm_batch)(const GemmBatchArgs&, int threads);
     int (*column_sum[kStorageTypes])(const ColumnSumArgs&, int threads);
+    // Called by every thread of a team with the same arguments; ends with a barrier.
+    void (*in_team)(const Team&, const GemmArgs&, float* memory);
+    // Floats of `memory` that any product up to these sizes needs there.
+    int64_t (*floats)(int64_t m, int64_t n, int64_t k);
 };
 
 }  // namespace jpllm

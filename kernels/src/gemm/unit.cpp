@@ -12,6 +12,8 @@ JPLLM_DEFINE_TABLE(GemmTable) = {
     JPLLM_ISA_NAME::gemm,
     JPLLM_ISA_NAME::gemm_batch,
     {JPLLM_ISA_NAME::column_sum<float>, JPLLM_ISA_NAME::column_sum<bf16>, JPLLM_ISA_NAME::column_sum<fp16>},
+    JPLLM_ISA_NAME::gemm_team,
+    JPLLM_ISA_NAME::gemm_floats,
 };
 
 }  // namespace jpllm

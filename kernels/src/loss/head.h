@@ -2,11 +2,17 @@
 //
 // Letters: N tokens, V vocabulary (`v` or words in code, V is the vector type), D model width.
 #pragma once
+#include "../core/isas.h"
 #include "../core/rows.h"
-#include "../gemm/gemm.h"
+#include "../core/team.h"
+#include "../gemm/args.h"
 #include "args.h"
 
 namespace jpllm {
+
+// Called, not included: the matrix product is most of what a unit takes to compile.
+extern const GemmTable JPLLM_TABLE_OF_UNIT(GemmTable);
+
 namespace JPLLM_ISA_NAME {
 namespace {
 
@@ -24,8 +30,8 @@ inline int64_t equal_part(int64_t n, int64_t most, int64_t unit) {
 }
 
 inline Cut cut_head(const HeadArgs& head, int64_t most_tokens, int64_t most_words) {
-    return {least(equal_part(head.n, most_tokens, kTileRows), head.n),
-            least(equal_part(head.v, most_words, kTileCols), head.v)};
+    return {least(equal_part(head.n, most_tokens, Tuning::tile_rows), head.n),
+            least(equal_part(head.v, most_words, Tuning::tile_vectors * V::N), head.v)};
 }
 
 using Matrix = Operand;
@@ -47,13 +53,13 @@ struct Products {
     // Enough for the three products of a chunk.
     static int64_t floats(const Cut& cut, int64_t d) {
         const int64_t wide = cut.tokens > cut.words ? cut.tokens : cut.words, most = wide > d ? wide : d;
-        return gemm_floats(most, most, most);
+        return JPLLM_TABLE_OF_UNIT(GemmTable).floats(most, most, most);
     }
     void multiply(const Team& team, int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, float* c,
                   int64_t c_rs, bool accumulate) const {
         GemmArgs args{m, n, k, a, b, {c, c_rs, 1, kFp32}};
         args.accumulate = accumulate;
-        gemm_team(team, args, memory);
+        JPLLM_TABLE_OF_UNIT(GemmTable).in_team(team, args, memory);
     }
 };
 
