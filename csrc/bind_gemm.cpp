@@ -17,15 +17,11 @@ jpllm_matrix beside(const char* op, const char* name, const py::object& from, co
 }
 
 void set_math(const char* op, const std::string& math, int chunk, jpllm_gemm_args* args) {
-    if (math == "exact") return;
-    if (math != "fp16-chunk") fail(op, "math must be exact or fp16-chunk, is " + math);
-    if (chunk != 16 && chunk != 32 && chunk != 64 && chunk != 128) {
-        fail(op, "math_chunk must be 16, 32, 64 or 128, is " + std::to_string(chunk));
-    }
+    bool all_fp16 = true;
     for (const jpllm_matrix* x : {&args->a, &args->b, &args->up}) {
-        if (x->data != nullptr && x->dtype != JPLLM_FP16) fail(op, "math fp16-chunk takes float16 a, b and up alone");
+        all_fp16 = all_fp16 && (x->data == nullptr || x->dtype == JPLLM_FP16);
     }
-    args->math = JPLLM_MATH_FP16_CHUNK, args->math_chunk = chunk;
+    args->math = math_of(op, math, chunk, all_fp16, "a, b and up"), args->math_chunk = chunk;
 }
 
 void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, const py::object& bias_t, bool accumulate,
@@ -62,7 +58,8 @@ void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, cons
 // rows or columns that are group g's by `sizes`: rows of a and c, or, where c has three dimensions, columns of a and
 // rows of b.
 void grouped_gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t,
-                  const std::optional<std::vector<std::int64_t>>& sizes, int threads) {
+                  const std::optional<std::vector<std::int64_t>>& sizes, int threads, const std::string& math,
+                  int math_chunk) {
     const char* op = "grouped_gemm";
     const auto dims = [&](const py::tuple& t) { return py::len(t) == 5 && py::len(t[1]) == 3 ? 3u : 2u; };
     const Array a = take_storage(op, "a", a_t, dims(a_t)), b = take_storage(op, "b", b_t, dims(b_t));
@@ -100,6 +97,7 @@ void grouped_gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c
         p.m = by_rows ? size : rows(c), p.n = cols(c), p.k = by_k ? size : cols(a);
         p.a = part(a, g, by_rows ? start : 0, by_k ? start : 0), p.b = part(b, g, start, 0);
         p.c = part(c, g, start, 0);
+        set_math(op, math, math_chunk, &p);
         start += size;
     }
     if (sizes) same(op, "the sum of sizes and what they divide", start, by_rows ? rows(a) : cols(a));
@@ -125,6 +123,6 @@ void bind_gemm(py::module_& m) {
           "bias"_a, "accumulate"_a, "threads"_a, "residual"_a = py::none(), "up"_a = py::none(),
           "gate_out"_a = py::none(), "up_out"_a = py::none(), "math"_a = "exact", "math_chunk"_a = 32);
     m.def("grouped_gemm", &grouped_gemm, "c[g] = a[g] @ b[g], whole or by rows or columns in groups of `sizes`", "a"_a,
-          "b"_a, "c"_a, "sizes"_a, "threads"_a);
+          "b"_a, "c"_a, "sizes"_a, "threads"_a, "math"_a = "exact", "math_chunk"_a = 32);
     m.def("column_sum", &column_sum, "x"_a, "out"_a, "threads"_a);
 }

@@ -23,7 +23,15 @@ def gemm(
     math: str = "exact",
     math_chunk: int = 32,
 ) -> None: ...
-def grouped_gemm(a: Array, b: Array, c: Array, sizes: list[int] | None, threads: int) -> None: ...
+def grouped_gemm(
+    a: Array,
+    b: Array,
+    c: Array,
+    sizes: list[int] | None,
+    threads: int,
+    math: str = "exact",
+    math_chunk: int = 32,
+) -> None: ...
 def column_sum(x: Array, out: Array, threads: int) -> None: ...
 def set_past_caches(bytes: int) -> int: ...
 def rms_norm(
@@ -73,7 +81,14 @@ def combine_backward(
     dy: Array, x: Array, position: Array, weights: Array, dx: Array, dweights: Array, threads: int
 ) -> None: ...
 def linear_logsumexp(
-    hidden: Array, weight: Array, targets: Array, lse: Array, target_logit: Array, threads: int
+    hidden: Array,
+    weight: Array,
+    targets: Array,
+    lse: Array,
+    target_logit: Array,
+    threads: int,
+    math: str = "exact",
+    math_chunk: int = 32,
 ) -> None: ...
 def linear_logsumexp_backward(
     hidden: Array,
@@ -85,6 +100,8 @@ def linear_logsumexp_backward(
     dhidden: Array | None,
     dweight: Array | None,
     threads: int,
+    math: str = "exact",
+    math_chunk: int = 32,
 ) -> None: ...
 def linear_cross_entropy(
     hidden: Array,
@@ -94,6 +111,8 @@ def linear_cross_entropy(
     dhidden: Array | None,
     dweight: Array | None,
     threads: int,
+    math: str = "exact",
+    math_chunk: int = 32,
 ) -> tuple[float, float]: ...
 def adamw_step(
     param: Array,

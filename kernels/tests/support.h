@@ -57,7 +57,7 @@ void near(const std::string& what, const Floats& got, const std::vector<double>&
 
 inline void same_bits(const std::string& what, const Floats& a, const Floats& b) {
     expect(a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0),
-           what + ": one thread and three give different bits");
+           what + ": different bits");
 }
 
 // A number in a storage type, as plain code has it.

@@ -1,8 +1,10 @@
-"""How the products of linear layers are summed where the backend has a choice (`native`); `precision.math`."""
+"""How products of layers and the loss are summed where the backend has a choice (`native`); `precision.math`."""
 
 from __future__ import annotations
 
 from functools import partial
+
+import torch
 
 from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.ops.registry import Choice
@@ -16,6 +18,12 @@ _current = ("exact", 32)
 def current_math() -> tuple[str, int]:
     """The name in force and its chunk of steps."""
     return _current
+
+
+def math_of(dtype: torch.dtype) -> tuple[str, int]:
+    """The name and chunk for products of tensors of one type."""
+    name, chunk = _current
+    return (name if dtype == torch.float16 else "exact"), chunk
 
 
 class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does

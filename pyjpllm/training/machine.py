@@ -31,11 +31,12 @@ def threads_per_rank(world: World) -> int:
     return mine if mine < online else max(1, mine // world.local_size)
 
 
-def peak_flops(device: torch.device, dtype: str, world_size: int, threads: int) -> float | None:
+def peak_flops(device: torch.device, dtype: str, math: str, world_size: int, threads: int) -> float | None:
     """Peak FLOP/s of all ranks together, or None when it is not known.
 
     On a CPU: the FP32 multiply-add rate that one core reaches in a register loop right now, times all threads (also
-    for BF16, so that the two can be compared). On a GPU: the data sheet's figure for the type.
+    for BF16, so that the two can be compared); twice that where ``math`` is ``fp16-chunk`` and the core has vectors of
+    FP16, which take twice as many numbers to an instruction. On a GPU: the data sheet's figure for the type.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -49,7 +50,8 @@ def peak_flops(device: torch.device, dtype: str, world_size: int, threads: int) 
         from pyjpllm import _native
     except ImportError:
         return None
-    return float(_native.fma_peak(0.05)) * threads * world_size
+    twice = 2 if math == "fp16-chunk" and _native.isa().startswith("sve") else 1
+    return float(_native.fma_peak(0.05)) * twice * threads * world_size
 
 
 def describe(world: World, device: torch.device, threads: int, peak: float | None) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Trainer:
             MetricsWriter(run_dir, first_step=self.step + 1, tensorboard=config.log.tensorboard) if chief else None
         )
         self.progress = ProgressReport(config.train.steps, self.step + 1, config.log.interval, visible=chief)
-        self.peak = peak_flops(self.device, config.precision.dtype, world.size, threads)
+        self.peak = peak_flops(self.device, config.precision.dtype, config.precision.math, world.size, threads)
         if chief:
             machine = describe(world, self.device, threads, self.peak)
             machine |= {"data parallel": mesh.size("dp"), "tensor parallel": mesh.size("tp")}

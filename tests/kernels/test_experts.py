@@ -95,10 +95,10 @@ def test_a_position_outside_is_an_index_error(isa):
 SIZES = st.lists(st.sampled_from([0, 0, 1, 2, 5, 17, 40, 90]), min_size=1, max_size=6)
 
 
-def alone(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+def alone(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, **math: str | int) -> torch.Tensor:
     """What the plain product gives."""
     out = torch.empty_like(c).contiguous()
-    _native.gemm(array(a), array(b), array(out), None, False, 1)
+    _native.gemm(array(a), array(b), array(out), None, False, 1, **math)
     return out
 
 
@@ -121,6 +121,18 @@ def test_grouped_products_are_the_bits_of_single_ones(isa, dtype, sizes, i, o, t
         assert torch.equal(dw[g], alone(dy[at].t(), x[at], dw[g]))
 
 
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_grouped_products_in_chunks_of_fp16_are_the_bits_of_single_ones(isa, chunk):
+    sizes, math = [5, 0, 70, 33], {"math": "fp16-chunk", "math_chunk": chunk}
+    x, w = made(torch.float16, sum(sizes), 90), made(torch.float16, len(sizes), 90, 40, seed=1)
+    y, dw = torch.empty(sum(sizes), 40, dtype=torch.float16), torch.empty(len(sizes), 90, 40, dtype=torch.float16)
+    _native.grouped_gemm(array(x), array(w), array(y), sizes, 2, **math)
+    _native.grouped_gemm(array(x.t()), array(y), array(dw), sizes, 2, **math)
+    for g, (rows, part) in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
+        assert torch.equal(part, alone(rows, w[g], part, **math))
+        assert torch.equal(dw[g], alone(rows.t(), part, dw[g], **math))
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_batch_of_products(isa, dtype):
     a, b, c = made(dtype, 5, 12, 30), made(dtype, 5, 30, 20, seed=1), torch.empty(5, 12, 20, dtype=dtype)
@@ -137,6 +149,12 @@ def test_large_and_small_groups_on_many_threads(isa):
         _native.grouped_gemm(array(x), array(w), array(y), sizes, count)
         results.append(y)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_grouped_products_in_chunks_are_of_fp16():
+    x, w, y = torch.ones(4, 3), torch.ones(2, 3, 5), torch.ones(4, 5)
+    with pytest.raises(ValueError, match="grouped_gemm: math fp16-chunk takes float16 a, b and up alone"):
+        _native.grouped_gemm(*map(array, (x, w, y)), [2, 2], 1, math="fp16-chunk")
 
 
 BAD = {

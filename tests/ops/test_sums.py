@@ -1,6 +1,8 @@
-"""The choice of how linear layers are summed: the layer's three products take it, FP32 tensors do not."""
+"""The choice of how products are summed: layers, experts and the loss take it, FP32 tensors do not."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -31,12 +33,62 @@ def test_forward_and_both_gradients_are_summed_in_chunks(chunk: int) -> None:
     same(dweight, chunked_sums(dy.T, x, chunk).astype(np.float16))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_other_types_are_summed_in_fp32_all_the_same(dtype: torch.dtype) -> None:
+def experts(dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(30, 70, generator=generator).to(dtype).requires_grad_()
+    weights = torch.randn(3, 33, 70, generator=generator).to(dtype).requires_grad_()
+    dy = torch.randn(30, 33, generator=generator).to(dtype)
+    y = ops.grouped_linear(x, weights, torch.tensor([11, 0, 19]))
+    return [y.detach(), *torch.autograd.grad(y, (x, weights), dy), x.detach(), weights.detach(), dy]
+
+
+def test_so_are_those_of_experts() -> None:
+    with ops.use_backend("native"), ops.use_math("fp16-chunk", 16):
+        made = experts(torch.float16)
+    y, dx, dweights, x, weights, dy = (t.numpy() for t in made)
+    for expert, rows in enumerate((slice(0, 11), slice(11, 11), slice(11, 30))):
+        same(y[rows], chunked_sums(x[rows], weights[expert].T, 16).astype(np.float16))
+        same(dx[rows], chunked_sums(dy[rows], weights[expert], 16).astype(np.float16))
+        same(dweights[expert], chunked_sums(dy[rows].T, x[rows], 16).astype(np.float16))
+
+
+def head(dtype: torch.dtype) -> list[torch.Tensor]:
+    """Losses and gradients of both forms of the loss."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(40, 70, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(200, 70, generator=generator).to(dtype).requires_grad_()
+    targets = torch.arange(40) * 5
+    loss = ops.linear_cross_entropy(hidden, weight, targets).loss
+    lse, logit = ops.linear_logsumexp(hidden, weight, targets)
+    made = [loss, lse, logit]
+    grads = [g for f in (loss, (lse - logit).sum()) for g in torch.autograd.grad(f, (hidden, weight))]
+    return [t.detach() for t in [*made, *grads, hidden, weight]]
+
+
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_so_are_those_of_the_loss(chunk: int) -> None:
+    """tests/kernels/test_loss_chunks.py has the bits of the gradients."""
     with ops.use_backend("native"):
-        expected = layer(dtype)
+        exact = head(torch.float16)
+        with ops.use_math("fp16-chunk", chunk):
+            made = head(torch.float16)
+    hidden, weight = (t.numpy() for t in made[-2:])
+    same(made[2].numpy(), chunked_sums(hidden, weight.T, chunk)[range(40), 5 * np.arange(40)])
+    assert made[0] == pytest.approx(exact[0].item(), rel=1e-3)
+    for ours, right in zip(made[3:7], exact[3:7], strict=True):
+        assert not torch.equal(ours, right)
+        assert (ours - right).float().norm() < 0.02 * right.float().norm()
+
+
+@pytest.mark.parametrize("compute", [layer, experts, head])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_types_are_summed_in_fp32_all_the_same(
+    compute: Callable[[torch.dtype], list[torch.Tensor]], dtype: torch.dtype
+) -> None:
+    with ops.use_backend("native"):
+        expected = compute(dtype)
         with ops.use_math("fp16-chunk"):
-            made = layer(dtype)
+            made = compute(dtype)
     assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 

@@ -35,17 +35,29 @@ def test_the_peak_of_a_cpu_is_measured_and_counts_threads_and_ranks(monkeypatch:
     from pyjpllm import _native
 
     monkeypatch.setattr(_native, "fma_peak", lambda _seconds: 50e9)
-    assert machine.peak_flops(CPU, "fp32", 4, 12) == 50e9 * 48
-    assert machine.peak_flops(torch.device("meta"), "fp32", 4, 12) is None
+    assert machine.peak_flops(CPU, "fp32", "exact", 4, 12) == 50e9 * 48
+    assert machine.peak_flops(torch.device("meta"), "fp32", "exact", 4, 12) is None
+
+
+@pytest.mark.parametrize(("isa", "factor"), [("sve512", 2), ("sve256", 2), ("avx512bf16", 1), ("scalar", 1)])
+def test_the_peak_of_fp16_sums_is_twice_fp32s_where_they_are_computed(
+    monkeypatch: pytest.MonkeyPatch, isa: str, factor: int
+) -> None:
+    from pyjpllm import _native
+
+    monkeypatch.setattr(_native, "fma_peak", lambda _seconds: 50e9)
+    monkeypatch.setattr(_native, "isa", lambda: isa)
+    assert machine.peak_flops(CPU, "fp16", "fp16-chunk", 4, 12) == factor * 50e9 * 48
+    assert machine.peak_flops(CPU, "fp16", "exact", 4, 12) == 50e9 * 48
 
 
 def test_the_peak_of_a_gpu_is_the_data_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
-    assert machine.peak_flops(gpu, "bf16", 2, 1) == 2 * 989e12
-    assert machine.peak_flops(gpu, "fp32", 1, 1) == 67e12
+    assert machine.peak_flops(gpu, "bf16", "exact", 2, 1) == 2 * 989e12
+    assert machine.peak_flops(gpu, "fp32", "exact", 1, 1) == 67e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Something Else")
-    assert machine.peak_flops(gpu, "bf16", 1, 1) is None
+    assert machine.peak_flops(gpu, "bf16", "exact", 1, 1) is None
 
 
 def test_the_record_of_the_machine_is_json() -> None:

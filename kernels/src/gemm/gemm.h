@@ -40,8 +40,8 @@ inline int64_t gemm_floats(const GemmArgs& g) {
 }
 inline int64_t gemm_floats(int64_t m, int64_t n, int64_t k) {
     const int64_t wide = round_up(m > n ? m : n, 64), half = Tuning::panel_m / 2;
-    // Not k_block(k): a smaller K may have longer blocks.
-    const int64_t line = least(round_up(k, V::N) + V::N, round_up(Tuning::block_k, V::N));
+    // Not k_block(k): a smaller K may have longer blocks, and blocks are of whole chunks of up to 128 steps.
+    const int64_t line = least(round_up(k, 128) + V::N, round_up(Tuning::block_k, V::N));
     return 2 * round_up(least(wide, Tuning::panel_m) * line, 64) + least(wide, half) * least(wide, half) +
            round_up(4 * kGroupRows * k, 64);
 }

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "../core/dtypes.h"
+#include "../gemm/args.h"
 
 namespace jpllm {
 
@@ -16,6 +17,8 @@ struct HeadArgs {
     const void* weight;
     int64_t weight_rs, weight_cs;
     const int64_t* targets;
+    Math math = kExact;  // of all products; kFp16Chunk for FP16
+    int chunk = 32;
 };
 
 struct LogsumexpArgs {

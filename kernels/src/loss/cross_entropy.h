@@ -21,6 +21,7 @@ struct CrossEntropyCall {
     RowState state;
     float *kept, *factors, *dhidden;
     double* losses;  // of each token of a chunk: the loss, then the squared log-sum-exp
+    Largest largest;
 };
 
 // Losses of this thread's rows, and the factor in dlogits of a row's last exponentials, (1 + 2 z_loss lse) / total.
@@ -47,7 +48,8 @@ inline void sum_losses(CrossEntropyCall& c, int64_t n) {
 }
 
 template <class T>
-inline void chunk_gradients(const Team& team, const CrossEntropyCall& c, int64_t n0, int64_t n, bool first) {
+inline void chunk_gradients(const Team& team, const CrossEntropyCall& c, const Scales& scales, int64_t n0, int64_t n,
+                            bool first) {
     const HeadArgs& head = c.a.head;
     const int64_t blocks = c.cut.blocks(head.v);
     float* dhidden = dhidden_sums(head, c.a.dhidden, c.dhidden, n0);
@@ -55,11 +57,11 @@ inline void chunk_gradients(const Team& team, const CrossEntropyCall& c, int64_t
         const int64_t v0 = block * c.cut.words, words = least(c.cut.words, head.v - v0);
         float* kept = c.kept + block * c.cut.block_floats();
         dlogits_block<T>(team, c.state, head.targets + n0, c.factors, n, head.v, block, blocks, v0, words, kept);
-        add_gradients(team, head, c.products, dlogits_matrix<T>(kept, words, head.type), n0, n, v0, words, dhidden,
-                      c.a.dweight, block == 0, first);
+        add_gradients(team, head, c.products, stored_dlogits(team, head, scales, n, words, kept), n0, n, v0, words,
+                      dhidden, c.a.dweight, block == 0, first);
     }
     if (dhidden != nullptr && head.type != kFp32) {
-        round_rows(team, dhidden, n, head.d, head.type,
+        round_rows(team, dhidden, n, head.d, power_of_two(-scales.of_hidden), head.type,
                    const_cast<void*>(element(c.a.dhidden, n0 * head.d, head.type)));
     }
 }
@@ -75,6 +77,8 @@ inline void cross_entropy_team(const Team& team, void* context) {
     const HeadArgs& head = c.a.head;
     const bool gradients = c.a.dhidden != nullptr || c.a.dweight != nullptr;
     const int64_t size = head.type == kFp32 ? 4 : 2;
+    Scales scales;
+    if (gradients) scales = gradient_scales(team, head, nullptr, nullptr, &c.largest);
     bool first = true;  // alike in every thread
     for (int64_t n0 = 0; n0 < head.n; n0 += c.cut.tokens) {
         const int64_t n = least(c.cut.tokens, head.n - n0);
@@ -91,14 +95,16 @@ inline void cross_entropy_team(const Team& team, void* context) {
         team.barrier();
         if (team.id == 0) sum_losses(c, n);
         if (gradients && rounded_dlogits(head)) {
-            chunk_gradients<bf16>(team, c, n0, n, first);
+            chunk_gradients<bf16>(team, c, scales, n0, n, first);
         } else if (gradients) {
-            chunk_gradients<float>(team, c, n0, n, first);
+            chunk_gradients<float>(team, c, scales, n0, n, first);
         }
         first = false;
         team.barrier();
     }
-    if (first && c.a.dweight != nullptr) zero_share(team, c.a.dweight, head.v * head.d * 4);
+    if (c.a.dweight == nullptr) return;
+    if (first) return zero_share(team, c.a.dweight, head.v * head.d * 4);
+    scale_share(team, c.a.dweight, head.v * head.d, -scales.of_weight);
 }
 
 inline int linear_cross_entropy(CrossEntropyArgs& args, int threads) {
@@ -118,7 +124,8 @@ inline int linear_cross_entropy(CrossEntropyArgs& args, int threads) {
     const int64_t floats = rows + 5 * row + rounded + kept + Products::floats(cut, head.d);
     float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
     if (memory == nullptr) return 1;
-    CrossEntropyCall call{args, cut, {}, RowState::at(memory, cut), nullptr, nullptr, nullptr, nullptr};
+    const Products products{nullptr, head.math, head.chunk};
+    CrossEntropyCall call{args, cut, products, RowState::at(memory, cut), nullptr, nullptr, nullptr, nullptr, {}};
     call.losses = reinterpret_cast<double*>(memory += rows);
     call.factors = memory += 4 * row;
     call.dhidden = memory += row;

@@ -5,7 +5,6 @@
 #include "../core/isas.h"
 #include "../core/rows.h"
 #include "../core/team.h"
-#include "../gemm/args.h"
 #include "args.h"
 
 namespace jpllm {
@@ -30,8 +29,14 @@ inline int64_t equal_part(int64_t n, int64_t most, int64_t unit) {
 }
 
 inline Cut cut_head(const HeadArgs& head, int64_t most_tokens, int64_t most_words) {
-    return {least(equal_part(head.n, most_tokens, Tuning::tile_rows), head.n),
-            least(equal_part(head.v, most_words, Tuning::tile_vectors * V::N), head.v)};
+    int64_t tokens_unit = Tuning::tile_rows, words_unit = Tuning::tile_vectors * V::N;
+    if (head.math == kFp16Chunk) {
+        // Sums over a part go on from the last part's: whole chunks, so that the bits depend on the chunk alone. Three
+        // chunks are whole tiles, whatever the instruction set.
+        tokens_unit = head.chunk, words_unit = 3 * head.chunk;
+    }
+    return {least(equal_part(head.n, most_tokens, tokens_unit), head.n),
+            least(equal_part(head.v, most_words, words_unit), head.v)};
 }
 
 using Matrix = Operand;
@@ -49,6 +54,8 @@ inline Matrix weight_rows(const HeadArgs& h, int64_t v0) {
 // The products of a team over one piece of memory: c[M,N] (+)= a[M,K] b[K,N], c FP32 with rows c_rs apart.
 struct Products {
     float* memory;
+    Math math;
+    int chunk;
 
     // Enough for the three products of a chunk.
     static int64_t floats(const Cut& cut, int64_t d) {
@@ -59,6 +66,7 @@ struct Products {
                   int64_t c_rs, bool accumulate) const {
         GemmArgs args{m, n, k, a, b, {c, c_rs, 1, kFp32}};
         args.accumulate = accumulate;
+        args.math = math, args.chunk = chunk;
         JPLLM_TABLE_OF_UNIT(GemmTable).in_team(team, args, memory);
     }
 };
@@ -72,12 +80,6 @@ inline bool rounded_dlogits(const HeadArgs& h) {
 #else
     return (void)h, false;
 #endif
-}
-
-// dlogits [n, words] of type T in memory that has room for FP32.
-template <class T>
-inline Matrix dlogits_matrix(float* at, int64_t words, StorageType type) {
-    return {at, words * static_cast<int64_t>(sizeof(float) / sizeof(T)), 1, sizeof(T) == 4 ? kFp32 : type};
 }
 
 // Nanoseconds of `products` products and their passes over the logits, on one thread.

@@ -1,6 +1,7 @@
 // The log-sum-exp of a linear layer's outputs and their gradients, for a head whose loss is finished elsewhere (a part
 // of the vocabulary): blocks of tokens and words go through one scratch, and backward makes the logits again.
 #pragma once
+#include "halves.h"
 #include "softmax.h"
 
 namespace jpllm {
@@ -52,7 +53,8 @@ inline int linear_logsumexp(const LogsumexpArgs& args, int threads) {
     const int64_t floats = rows + cut.block_floats() + Products::floats(cut, args.head.d);
     float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
     if (memory == nullptr) return 1;
-    LogsumexpCall call{args, cut, {memory + rows + cut.block_floats()}, RowState::at(memory, cut), memory + rows};
+    const Products products{memory + rows + cut.block_floats(), args.head.math, args.head.chunk};
+    LogsumexpCall call{args, cut, products, RowState::at(memory, cut), memory + rows};
     run_team(worthwhile(threads, head_nanoseconds(args.head, 1)), logsumexp_team, &call);
     return 0;
 }
@@ -62,6 +64,7 @@ struct LogsumexpBackwardCall {
     Cut cut;
     Products products;
     float *logits, *dhidden;
+    Largest largest;
 };
 
 // logits -> dlogits = dlse softmax + dtarget onehot, in place. T is the type they are stored in; rows stay `words`
@@ -87,28 +90,31 @@ inline void dlogits_rows(const Team& team, const LogsumexpBackwardArgs& a, int64
     team.barrier();
 }
 
-// FP32 rows summed in scratch, rounded once to the storage type; every thread its share.
-inline void round_rows(const Team& team, const float* from, int64_t rows, int64_t d, StorageType type, void* to) {
+// FP32 rows summed in scratch times `factor`, rounded once to the storage type; every thread its share.
+inline void round_rows(const Team& team, const float* from, int64_t rows, int64_t d, float factor, StorageType type,
+                       void* to) {
     int64_t start, stop;
     team.split(rows * d, V::N, &start, &stop);
+    const V by = V::set(factor);
     for_vectors(stop - start, [&](int64_t j, int lanes) {
-        const V x = load_part(from + start + j, lanes);
+        const V x = by * load_part(from + start + j, lanes);
         if (type == kBf16) store_part(x, static_cast<bf16*>(to) + start + j, lanes);
         if (type == kFp16) store_part(x, static_cast<fp16*>(to) + start + j, lanes);
     });
     team.barrier();
 }
 
-// The two gradients that a block of dlogits [n, words], `ld` elements apart, adds to.
-inline void add_gradients(const Team& team, const HeadArgs& head, const Products& products, const Matrix& dlogits,
+// The two gradients that a block of dlogits [n, words] adds to.
+inline void add_gradients(const Team& team, const HeadArgs& head, const Products& products, const Dlogits& dlogits,
                           int64_t n0, int64_t n, int64_t v0, int64_t words, float* dhidden, float* dweight,
                           bool first_words, bool first_tokens) {
     if (dhidden != nullptr) {
-        products.multiply(team, n, head.d, words, dlogits, weight_rows(head, v0), dhidden, head.d, !first_words);
+        products.multiply(team, n, head.d, words, dlogits.of_hidden, weight_rows(head, v0), dhidden, head.d,
+                          !first_words);
     }
     if (dweight != nullptr) {
-        products.multiply(team, words, head.d, n, dlogits.turned(), hidden_rows(head, n0), dweight + v0 * head.d,
-                          head.d, !first_tokens);
+        products.multiply(team, words, head.d, n, dlogits.of_weight.turned(), hidden_rows(head, n0),
+                          dweight + v0 * head.d, head.d, !first_tokens);
     }
 }
 
@@ -119,8 +125,9 @@ inline float* dhidden_sums(const HeadArgs& head, void* dhidden, float* scratch, 
 }
 
 inline void logsumexp_backward_team(const Team& team, void* context) {
-    const LogsumexpBackwardCall& c = *static_cast<LogsumexpBackwardCall*>(context);
+    LogsumexpBackwardCall& c = *static_cast<LogsumexpBackwardCall*>(context);
     const HeadArgs& head = c.a.head;
+    const Scales scales = gradient_scales(team, head, c.a.dlse, c.a.dtarget, &c.largest);
     for (int64_t n0 = 0; n0 < head.n; n0 += c.cut.tokens) {
         const int64_t n = least(c.cut.tokens, head.n - n0);
         float* dhidden = dhidden_sums(head, c.a.dhidden, c.dhidden, n0);
@@ -128,23 +135,20 @@ inline void logsumexp_backward_team(const Team& team, void* context) {
             const int64_t words = least(c.cut.words, head.v - v0);
             c.products.multiply(team, n, words, head.d, hidden_rows(head, n0), weight_rows(head, v0).turned(), c.logits,
                                 words, false);
-            const auto multiply = [&](const Matrix& dlogits) {
-                add_gradients(team, head, c.products, dlogits, n0, n, v0, words, dhidden, c.a.dweight, v0 == 0,
-                              n0 == 0);
-            };
             if (rounded_dlogits(head)) {
                 dlogits_rows<bf16>(team, c.a, n0, n, v0, words, c.logits);
-                multiply(dlogits_matrix<bf16>(c.logits, words, head.type));
             } else {
                 dlogits_rows<float>(team, c.a, n0, n, v0, words, c.logits);
-                multiply(dlogits_matrix<float>(c.logits, words, head.type));
             }
+            add_gradients(team, head, c.products, stored_dlogits(team, head, scales, n, words, c.logits), n0, n, v0,
+                          words, dhidden, c.a.dweight, v0 == 0, n0 == 0);
         }
         if (dhidden != nullptr && head.type != kFp32) {
             void* to = const_cast<void*>(element(c.a.dhidden, n0 * head.d, head.type));
-            round_rows(team, dhidden, n, head.d, head.type, to);
+            round_rows(team, dhidden, n, head.d, power_of_two(-scales.of_hidden), head.type, to);
         }
     }
+    if (c.a.dweight != nullptr) scale_share(team, c.a.dweight, head.v * head.d, -scales.of_weight);
 }
 
 inline int linear_logsumexp_backward(const LogsumexpBackwardArgs& args, int threads) {
@@ -158,7 +162,8 @@ inline int linear_logsumexp_backward(const LogsumexpBackwardArgs& args, int thre
     const int64_t floats = rounded + cut.block_floats() + Products::floats(cut, head.d);
     float* memory = static_cast<float*>(workspace(static_cast<size_t>(floats) * sizeof(float)));
     if (memory == nullptr) return 1;
-    LogsumexpBackwardCall call{args, cut, {memory + rounded + cut.block_floats()}, memory + rounded, memory};
+    const Products products{memory + rounded + cut.block_floats(), head.math, head.chunk};
+    LogsumexpBackwardCall call{args, cut, products, memory + rounded, memory, {}};
     run_team(worthwhile(threads, head_nanoseconds(head, 3)), logsumexp_backward_team, &call);
     return 0;
 }

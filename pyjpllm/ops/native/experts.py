@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
 from pyjpllm.ops.native.tensors import _native, array, check_storage, rows_in_line, shapes
+from pyjpllm.ops.sums import math_of
 from pyjpllm.ops.types import ExpertOrder, Scoring
 
 
@@ -104,11 +105,17 @@ def _sizes(group_sizes_E: Tensor, rows: int) -> list[int]:
     return sizes
 
 
+def _multiply_groups(a: Tensor, b: Tensor, c: Tensor, sizes: list[int]) -> None:
+    """``c[g] = a[g] @ b[g]``, summed as `pyjpllm.ops.use_math` says."""
+    math, chunk = math_of(a.dtype)
+    _native.grouped_gemm(array(a), array(b), array(c), sizes, torch.get_num_threads(), math=math, math_chunk=chunk)
+
+
 def _call_grouped_linear(x_NI: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
     """Each group's rows times the transpose of its weight: [N, I] -> [N, O]."""
     y_NO = _fake_grouped_linear(x_NI, weights_EOI, group_sizes_E)
     sizes = _sizes(group_sizes_E, x_NI.shape[0])
-    _native.grouped_gemm(array(x_NI), array(weights_EOI.transpose(1, 2)), array(y_NO), sizes, torch.get_num_threads())
+    _multiply_groups(x_NI, weights_EOI.transpose(1, 2), y_NO, sizes)
     return y_NO
 
 
@@ -116,7 +123,7 @@ def _call_grouped_linear_grad_input(dy_NO: Tensor, weights_EOI: Tensor, group_si
     """Each group's rows times its weight: [N, O] -> [N, I]."""
     dx_NI = _fake_grouped_linear_grad_input(dy_NO, weights_EOI, group_sizes_E)
     sizes = _sizes(group_sizes_E, dy_NO.shape[0])
-    _native.grouped_gemm(array(dy_NO), array(weights_EOI), array(dx_NI), sizes, torch.get_num_threads())
+    _multiply_groups(dy_NO, weights_EOI, dx_NI, sizes)
     return dx_NI
 
 
@@ -124,7 +131,7 @@ def _call_grouped_linear_grad_weight(dy_NO: Tensor, x_NI: Tensor, group_sizes_E:
     """dy.T @ x over each group's rows: [E, O, I]."""
     dweights_EOI = _fake_grouped_linear_grad_weight(dy_NO, x_NI, group_sizes_E)
     sizes = _sizes(group_sizes_E, x_NI.shape[0])
-    _native.grouped_gemm(array(dy_NO.t()), array(x_NI), array(dweights_EOI), sizes, torch.get_num_threads())
+    _multiply_groups(dy_NO.t(), x_NI, dweights_EOI, sizes)
     return dweights_EOI
 
 

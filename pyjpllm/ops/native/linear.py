@@ -9,14 +9,12 @@ from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
 from pyjpllm.ops.native.tensors import _native, array, check_storage, rows, rows_in_line, shapes
-from pyjpllm.ops.sums import current_math
+from pyjpllm.ops.sums import math_of
 
 
 def _multiply(a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None = None) -> None:
     """``c = a @ b + bias``, summed as `pyjpllm.ops.use_math` says."""
-    math, chunk = current_math()
-    if a.dtype != torch.float16:
-        math = "exact"
+    math, chunk = math_of(a.dtype)
     added = None if bias is None else array(bias.contiguous())
     threads = torch.get_num_threads()
     _native.gemm(array(a), array(b), array(c), added, False, threads, math=math, math_chunk=chunk)

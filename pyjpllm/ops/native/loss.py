@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
 from pyjpllm.ops.native.tensors import _native, array, check_storage, flat_rows, shapes
+from pyjpllm.ops.sums import math_of
 
 
 def _call_linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +25,7 @@ def _call_linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tens
         array(lse_N),
         array(target_logit_N),
         torch.get_num_threads(),
+        *math_of(hidden_ND.dtype),
     )
     return lse_N, target_logit_N
 
@@ -50,6 +52,7 @@ def _call_linear_logsumexp_backward(
         array(dhidden_ND) if need_hidden else None,
         array(dweight_VD) if need_weight else None,
         torch.get_num_threads(),
+        *math_of(hidden_ND.dtype),
     )
     return dhidden_ND, dweight_VD.to(weight_VD.dtype)
 
@@ -123,6 +126,7 @@ def _call_summed_cross_entropy(
         array(dhidden_ND) if need_hidden else None,
         array(dweight_VD) if need_weight else None,
         torch.get_num_threads(),
+        *math_of(hidden_ND.dtype),
     )
     loss, penalty = (torch.tensor(x, dtype=torch.float32) for x in sums)
     return loss, penalty, dhidden_ND, dweight_VD
