@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "generate": "Continue a text with a trained model.",
     "evaluate": "Held-out loss and bits per byte of a model.",
     "convert": "To and from Hugging Face folders.",
+    "plan": "What a layout will do, before it runs.",
     "report": "One HTML page about a run.",
     "bench": "Measure this machine.",
     "doctor": "What this machine has, and what is wrong with it.",

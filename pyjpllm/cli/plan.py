@@ -1,0 +1,180 @@
+"""`jpllm plan`: what a layout will do, before it runs. `schedule`: the pipeline's tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyjpllm.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pyjpllm.parallel.pipeline import Costs, Schedule
+
+app = typer.Typer(help="What a layout will do, before it runs.", no_args_is_help=True)
+
+EXAMPLE = "Example: jpllm plan schedule zb-v --ranks 4 --micro-batches 8 --html zb-v.html"
+SEARCHED = "searched"
+
+
+@app.callback()
+def _group() -> None:
+    """What a layout will do, before it runs."""
+
+
+@app.command("schedule", epilog=EXAMPLE)
+def schedule(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="gpipe, 1f1b, interleaved, zb-h1, zb-v, or searched; without it all but the last are compared.",
+            show_default=False,
+        ),
+    ] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks of the pipeline.")] = 4,
+    micro_batches: Annotated[int, typer.Option(min=1, help="Micro-batches of a step.")] = 8,
+    times: Annotated[
+        str, typer.Option(help="Time of F, B and W of a rank's whole part, by commas, in any one unit.")
+    ] = "1,1,1",
+    message: Annotated[float, typer.Option(min=0, help="Time of a message between ranks, in the same unit.")] = 0.0,
+    chunks: Annotated[
+        int, typer.Option(min=2, help="interleaved: pieces of the model on each rank.", show_default="2")
+    ] = 2,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            help="searched: most activations on a rank, in micro-batches of its whole part.",
+            show_default="as 1f1b's first rank",
+        ),
+    ] = None,
+    placement: Annotated[
+        str, typer.Option(help="searched: v (two pieces a rank, down and up again) or straight (one).")
+    ] = "v",
+    one_step: Annotated[
+        bool, typer.Option("--one-step", help="searched: for one step by itself, where all ranks wait at its end.")
+    ] = False,
+    tries: Annotated[int, typer.Option(min=0, help="searched: moves that are tried.")] = 2000,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures, and of one schedule its table.")] = False,
+) -> None:
+    """Draw a pipeline schedule, or compare all: bubbles, memory, messages.
+
+    Predictions from the given times. "bubble" is the share of all ranks' time that is idle in one step by itself;
+    "between steps" where a rank that is done starts the next step without waiting for the others.
+    """
+    from pyjpllm.files import atomic_write
+    from pyjpllm.parallel.pipeline import NAMES, draw, named, simulate
+
+    if name is not None and name not in (*NAMES, SEARCHED):
+        raise UserError(f"plan schedule {name!r}: no such schedule{did_you_mean(name, (*NAMES, SEARCHED))}")
+    if placement not in ("v", "straight"):
+        raise UserError(f"--placement {placement!r}{did_you_mean(placement, ('v', 'straight'))}")
+    three = _three(times)
+    if name == SEARCHED:
+        found = [_searched(ranks, micro_batches, three, message, memory, placement, one_step, tries)]
+    else:
+        found = [named(one, ranks, micro_batches, chunks) for one in (NAMES if name is None else (name,))]
+    lines, drawings = [], []
+    for one in found:
+        costs = _costs(one, three, message)
+        timeline = simulate(one, costs)
+        figures = _figures(one, costs)
+        lines.append(figures)
+        drawings.append((_sentence(figures), timeline))
+    if html is not None:
+        with atomic_write(html) as beside:
+            beside.write_text(draw.page(f"{ranks} ranks, {micro_batches} micro-batches", drawings), encoding="utf-8")
+    if as_json:
+        table = [[(action.kind.value, *action[1:]) for action in row] for row in found[0].rows]
+        answer: Any = lines if name is None else lines[0] | {"rank_of": found[0].rank_of, "rows": table}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    if name is None:
+        typer.echo(_table(lines))
+    else:
+        typer.echo(draw.text(drawings[0][1]))
+        typer.echo(f"\n{drawings[0][0]}")
+    if html is not None:
+        typer.echo(f"page: {html}")
+
+
+def _three(times: str) -> tuple[float, float, float]:
+    try:
+        forward, gradient, weight = (float(part) for part in times.split(","))
+    except ValueError:
+        raise UserError(f"--times {times!r}: three numbers are needed, as in 1,1,1") from None
+    for part in (forward, gradient, weight):
+        if not (math.isfinite(part) and part > 0):
+            raise UserError(f"--times {times!r}: each must be above 0")
+    return forward, gradient, weight
+
+
+def _costs(schedule: Schedule, times: tuple[float, float, float], message: float) -> Costs:
+    """Each piece of a rank takes its share of the times and of the memory."""
+    from pyjpllm.parallel.pipeline import Costs
+
+    pieces = schedule.chunks // schedule.ranks
+    forward, gradient, weight = (time / pieces for time in times)
+    even = Costs.even(schedule.chunks, forward, gradient, weight, message)
+    return Costs(even.forward, even.input, even.weight, message, (1 / pieces,) * schedule.chunks)
+
+
+def _searched(
+    ranks: int,
+    micro_batches: int,
+    times: tuple[float, float, float],
+    message: float,
+    memory: float | None,
+    placement: str,
+    one_step: bool,
+    tries: int,
+) -> Schedule:
+    from pyjpllm.parallel.pipeline import Schedule, search, straight, v_shape
+
+    rank_of = v_shape(ranks) if placement == "v" else straight(ranks)
+    costs: Costs = _costs(Schedule(SEARCHED, rank_of, micro_batches, ((),) * ranks), times, message)
+    limit = float(ranks) if memory is None else memory
+    if not limit >= 1:
+        raise UserError(f"--memory {limit:g}: a rank holds at least one micro-batch of its part: 1 or more")
+
+    def say(count: int, bubble: float) -> None:
+        print(f"{count} of {tries} moves, bubble {bubble:.2%}", file=sys.stderr, flush=True)
+
+    loud = say if sys.stderr.isatty() else None
+    return search(rank_of, micro_batches, costs, limit, steady=not one_step, tries=tries, say=loud)
+
+
+def _figures(schedule: Schedule, costs: Costs) -> dict[str, Any]:
+    from pyjpllm.parallel.pipeline import peak_memory, simulate, steady_bubble
+
+    return {
+        "schedule": schedule.name,
+        "bubble": simulate(schedule, costs).bubble,
+        "bubble_between_steps": steady_bubble(schedule, costs),
+        "peak_memory": max(peak_memory(schedule, costs)),
+        "messages_per_micro_batch": sum(1 for _ in schedule.messages()) / schedule.micro_batches,
+    }
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['schedule']}: bubble {figures['bubble']:.1%}, between steps {figures['bubble_between_steps']:.1%}; "
+        f"at most {figures['peak_memory']:g} micro-batches of activations on a rank, "
+        f"{figures['messages_per_micro_batch']:g} messages a micro-batch (predicted)"
+    )
+
+
+def _table(lines: list[dict[str, Any]]) -> str:
+    head = f"{'schedule':<12} {'bubble':>8} {'between steps':>14} {'memory':>8} {'messages':>9}"
+    body = [
+        f"{one['schedule']:<12} {one['bubble']:>8.1%} {one['bubble_between_steps']:>14.1%} {one['peak_memory']:>8g} "
+        f"{one['messages_per_micro_batch']:>9g}"
+        for one in lines
+    ]
+    units = "memory: micro-batches of activations on the fullest rank; messages: a micro-batch; all predicted"
+    return "\n".join([head, *body, "", units])
