@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.a64fx.counted_step import Plain, attended, turned
 from pyjpllm import ops
-from pyjpllm.bench.sides import OPTIMIZER, SEED, Ours, Work
+from pyjpllm.bench.sides import SEED, Ours, Work
 from pyjpllm.config.schema import ModelConfig
-from pyjpllm.model import Transformer, initialize
+from pyjpllm.ops import native
 
 N, D, V = 256, 256, 2048
 PRODUCT = (512, 512), (1408, 512)
 TOKENS, WIDTH, WIDE = 1024, 512, 1408
 """Of the operations that move memory, which would otherwise be lost in what one call costs in Python."""
 B, S, H, d = 1, 256, 4, 64
+EXPERTS, CHOSEN = 8, 2
+EPS = 1e-5
 PARAMETERS = 1_000_000
 MODEL = ModelConfig(
     hidden_size=128,
@@ -46,8 +50,6 @@ class Operation:
 
     name: str
     shape: str
-    needs: tuple[str, ...]
-    """Names of `pyjpllm.ops` that must be native."""
     product: bool
     """A plain matrix product, which the mean leaves out."""
     make: Callable[[], tuple[Run, Run]]
@@ -75,26 +77,6 @@ def both_ways(theirs: Callable[..., Any], ours: Callable[..., Any], *inputs: Ten
         return once
 
     return run(theirs), run(ours)
-
-
-def half_turned(x: Tensor) -> Tensor:
-    left, right = x.chunk(2, dim=-1)
-    return torch.cat((-right, left), dim=-1)
-
-
-def turned(q_BSHd: Tensor, k_BSHd: Tensor, positions_BS: Tensor, theta: float) -> tuple[Tensor, Tensor]:
-    """Rotary embedding as transformers writes it."""
-    size = q_BSHd.shape[-1]
-    frequencies = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    angles = positions_BS[..., None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)[:, :, None]
-    cos, sin = angles.cos(), angles.sin()
-    return q_BSHd * cos + half_turned(q_BSHd) * sin, k_BSHd * cos + half_turned(k_BSHd) * sin
-
-
-def attended(q_BSHd: Tensor, k_BSHd: Tensor, v_BSHd: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q_BSHd, k_BSHd, v_BSHd))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
 def adamw() -> tuple[Run, Run]:
@@ -139,68 +121,6 @@ def cross_entropy() -> tuple[Run, Run]:
     )
 
 
-class Block(nn.Module):
-    """A Llama block of torch's own functions, its parameters in the order of ours."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width, heads = config.hidden_size, config.num_heads * config.head_dim
-        self.heads, self.size, self.theta = config.num_heads, config.head_dim, config.rope_theta
-        self.attention_norm = nn.RMSNorm(width, eps=config.norm_eps)
-        self.q, self.k, self.v = (nn.Linear(width, heads, bias=False) for _ in range(3))
-        self.out = nn.Linear(heads, width, bias=False)
-        self.mlp_norm = nn.RMSNorm(width, eps=config.norm_eps)
-        self.gate, self.up = (nn.Linear(width, config.intermediate_size, bias=False) for _ in range(2))
-        self.down = nn.Linear(config.intermediate_size, width, bias=False)
-
-    def forward(self, x_BSD: Tensor, positions_BS: Tensor) -> Tensor:
-        normed = self.attention_norm(x_BSD)
-        q, k, v = (layer(normed).unflatten(-1, (self.heads, self.size)) for layer in (self.q, self.k, self.v))
-        q, k = turned(q, k, positions_BS, self.theta)
-        x_BSD = x_BSD + self.out(attended(q, k, v).flatten(2))
-        normed = self.mlp_norm(x_BSD)
-        out_BSD: Tensor = x_BSD + self.down(F.silu(self.gate(normed)) * self.up(normed))
-        return out_BSD
-
-
-class Plain:
-    """The training step with torch's own functions: what `Ours` does, from the same weights."""
-
-    def __init__(self, work: Work) -> None:
-        config = work.model
-        self.tokens_BS, self.targets_BS = work.data()
-        self.positions_BS = torch.arange(work.sequence).expand(work.batch, -1)
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        everything = nn.ModuleList([self.embedding, self.blocks, self.norm, self.head])
-        self.parameters = list(everything.parameters())
-        ours = Transformer(config)
-        initialize(ours, SEED)
-        with torch.no_grad():
-            for mine, other in zip(self.parameters, ours.parameters(), strict=True):
-                mine.copy_(other)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": OPTIMIZER.weight_decay},
-            {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        betas = (OPTIMIZER.beta1, OPTIMIZER.beta2)
-        self.optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER.lr, betas=betas, eps=OPTIMIZER.eps, fused=True)
-
-    def step(self) -> float:
-        x_BSD = self.embedding(self.tokens_BS)
-        for block in self.blocks:
-            x_BSD = block(x_BSD, self.positions_BS)
-        logits = self.head(self.norm(x_BSD))
-        loss = F.cross_entropy(logits.flatten(0, 1), self.targets_BS.flatten())
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.parameters, OPTIMIZER.clip_grad_norm, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-
 def training_step() -> tuple[Run, Run]:
     work = Work(MODEL, batch=2, sequence=128, dtype="fp32")
     plain, ours = Plain(work), Ours(work, "native")
@@ -213,8 +133,85 @@ def forward_only() -> tuple[Run, Run]:
 
 
 def norm() -> tuple[Run, Run]:
-    theirs = lambda x, w: F.rms_norm(x, (WIDTH,), w, 1e-5)  # noqa: E731
-    return both_ways(theirs, lambda x, w: ops.rms_norm(x, w, 1e-5), *tensors((TOKENS, WIDTH), (WIDTH,)))
+    theirs = lambda x, w: F.rms_norm(x, (WIDTH,), w, EPS)  # noqa: E731
+    return both_ways(theirs, lambda x, w: ops.rms_norm(x, w, EPS), *tensors((TOKENS, WIDTH), (WIDTH,)))
+
+
+def added_norm() -> tuple[Run, Run]:
+    def theirs(x: Tensor, update: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        h = x + update
+        return h, F.rms_norm(h, (WIDTH,), w, EPS)
+
+    rows = (TOKENS, WIDTH)
+    return both_ways(theirs, lambda x, u, w: ops.add_rms_norm(x, u, w, EPS), *tensors(rows, rows, (WIDTH,)))
+
+
+def layer_norm() -> tuple[Run, Run]:
+    theirs = lambda x, w, b: F.layer_norm(x, (WIDTH,), w, b, EPS)  # noqa: E731
+    ours = lambda x, w, b: native.layer_norm(x, w, b, EPS)  # noqa: E731
+    return both_ways(theirs, ours, *tensors((TOKENS, WIDTH), (WIDTH,), (WIDTH,)))
+
+
+def softmax() -> tuple[Run, Run]:
+    return both_ways(lambda x: F.softmax(x, -1), native.softmax, *tensors((TOKENS, WIDTH)))
+
+
+def gradient_norm() -> tuple[Run, Run]:
+    """What clipping needs: finite or not, and how large."""
+    (x,) = (t.detach() for t in tensors((PARAMETERS,)))
+    return (lambda: [torch.linalg.vector_norm(x)]), (lambda: [ops.sum_of_squares(x).sqrt()])
+
+
+def unscaled() -> tuple[Run, Run]:
+    """FP16 gradients with a loss scale to FP32 ones, and whether all are finite."""
+    (x,) = (t.detach().half() for t in tensors((PARAMETERS,)))
+    out = torch.empty(PARAMETERS)
+
+    def by_torch() -> list[Tensor]:
+        y = x.float() * 0.125
+        return [y, y.isfinite().all().float()]
+
+    return by_torch, lambda: [out, torch.tensor(float(native.cast_to(x, out, 0.125)))]
+
+
+def chosen(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The experts of each token and their weights, as transformers' Mixtral and Qwen-MoE choose them."""
+    weights, experts = torch.topk(F.softmax(logits, dim=-1, dtype=torch.float32), CHOSEN, dim=-1)
+    return experts, weights / weights.sum(dim=-1, keepdim=True)
+
+
+def routing() -> tuple[Run, Run]:
+    return both_ways(lambda x: chosen(x)[1], lambda x: ops.route(x, CHOSEN)[1], *tensors((TOKENS, EXPERTS)))
+
+
+def there_and_back() -> tuple[Run, Run]:
+    """Every token's row to its experts and their weighted sum back, without what the experts do."""
+    logits, x = tensors((TOKENS, EXPERTS), (TOKENS, WIDTH))
+    experts, weights = (t.detach() for t in chosen(logits))
+
+    def theirs(x: Tensor, weights: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        for expert in range(EXPERTS):
+            tokens, slots = torch.where(experts == expert)
+            out.index_add_(0, tokens, x[tokens] * weights[tokens, slots, None])
+        return out
+
+    def ours(x: Tensor, weights: Tensor) -> Tensor:
+        order = ops.sort_by_expert(experts, EXPERTS)
+        return ops.combine(ops.dispatch(x, order), order, weights)
+
+    return both_ways(theirs, ours, x, weights.requires_grad_())
+
+
+def grouped() -> tuple[Run, Run]:
+    shares = torch.rand(EXPERTS, generator=torch.Generator().manual_seed(SEED))
+    sizes = (shares / shares.sum() * TOKENS).long()
+    sizes[-1] += TOKENS - sizes.sum()
+
+    def theirs(x: Tensor, w: Tensor) -> Tensor:
+        return torch.cat([F.linear(rows, each) for rows, each in zip(x.split(sizes.tolist()), w, strict=True)])
+
+    return both_ways(theirs, lambda x, w: ops.grouped_linear(x, w, sizes), *tensors((TOKENS, D), (EXPERTS, D, D)))
 
 
 def gated() -> tuple[Run, Run]:
@@ -230,16 +227,24 @@ def attention() -> tuple[Run, Run]:
 
 
 OPERATIONS = (
-    Operation("linear, forward", "512 x 512 x 1408", ("linear",), True, forward_only),
-    Operation("linear", "512 x 512 x 1408", ("linear",), True, products),
-    Operation("attention, causal", f"{S} tokens, {H} heads of {d}", ("attention",), False, attention),
-    Operation("rms_norm", f"{TOKENS} x {WIDTH}", ("rms_norm",), False, norm),
-    Operation("swiglu", f"{TOKENS} x {WIDE}", ("swiglu",), False, gated),
-    Operation("rotary", f"{TOKENS} tokens, 8 heads of 64, q and k", ("rotary",), False, rotary),
-    Operation("linear and cross-entropy", f"{N} x {D} x {V}", ("linear_logsumexp",), False, cross_entropy),
-    Operation("embedding", f"{TOKENS} of {V} x {WIDTH}", ("embedding",), False, embedding),
-    Operation("AdamW", f"{PARAMETERS:,} parameters", ("adamw_step",), False, adamw),
-    Operation("training step", "2 x 128 tokens, 950,272 parameters", (), False, training_step),
+    Operation("linear, forward", "512 x 512 x 1408", True, forward_only),
+    Operation("linear", "512 x 512 x 1408", True, products),
+    Operation("linear of each expert", f"{TOKENS} x {D} x {D}, {EXPERTS} uneven", True, grouped),
+    Operation("attention, causal", f"{S} tokens, {H} heads of {d}", False, attention),
+    Operation("rms_norm", f"{TOKENS} x {WIDTH}", False, norm),
+    Operation("add_rms_norm", f"{TOKENS} x {WIDTH}", False, added_norm),
+    Operation("layer_norm", f"{TOKENS} x {WIDTH}", False, layer_norm),
+    Operation("softmax", f"{TOKENS} x {WIDTH}", False, softmax),
+    Operation("swiglu", f"{TOKENS} x {WIDE}", False, gated),
+    Operation("rotary", f"{TOKENS} tokens, 8 heads of 64, q and k", False, rotary),
+    Operation("linear and cross-entropy", f"{N} x {D} x {V}", False, cross_entropy),
+    Operation("embedding", f"{TOKENS} of {V} x {WIDTH}", False, embedding),
+    Operation("AdamW", f"{PARAMETERS:,} parameters", False, adamw),
+    Operation("gradients' norm", f"{PARAMETERS:,} numbers", False, gradient_norm),
+    Operation("FP16 to FP32, scaled, finite?", f"{PARAMETERS:,} numbers", False, unscaled),
+    Operation("choice of experts", f"{TOKENS} tokens, {CHOSEN} of {EXPERTS}", False, routing),
+    Operation("to the experts and back", f"{TOKENS} x {WIDTH}, {CHOSEN} of {EXPERTS}", False, there_and_back),
+    Operation("training step", "2 x 128 tokens, 950,272 parameters", False, training_step),
 )
 
 
@@ -269,22 +274,17 @@ def assert_equal(name: str, theirs: list[Tensor], ours: list[Tensor]) -> None:
 
 
 def main() -> None:
-    """Count what is native; say on standard output, as JSON, what was counted in which order."""
+    """Count them all; say on standard output, as JSON, what was counted in which order."""
     torch.set_num_threads(1)
-    missing = set(ops.missing_operations("native"))
     counted: list[dict[str, Any]] = []
     with ops.use_backend("native"):
         for operation in OPERATIONS:
-            line = {"name": operation.name, "shape": operation.shape, "product": operation.product}
-            lacking = sorted(missing.intersection(operation.needs))
-            if lacking:
-                counted.append({**line, "sides": [], "lacking": lacking})
-                continue
+            print(f"{operation.name}, {operation.shape}", file=sys.stderr, flush=True)
             runs = dict(zip(("torch", "native"), operation.make(), strict=True))
             assert_equal(operation.name, runs["torch"](), runs["native"]())
             for run in runs.values():
                 count(run)
-            counted.append({**line, "sides": list(runs), "lacking": []})
+            counted.append({"name": operation.name, "shape": operation.shape, "product": operation.product})
     print(json.dumps(counted))
 
 

@@ -43,15 +43,13 @@ class Line:
     name: str
     shape: str
     product: bool
-    lacking: list[str]
-    """What is not native yet; then nothing was counted."""
-    torch: Count | None
-    native: Count | None
+    torch: Count
+    native: Count
 
     @property
-    def ratio(self) -> float | None:
+    def ratio(self) -> float:
         """How many times fewer instructions ours are."""
-        return self.torch.all / self.native.all if self.torch and self.native else None
+        return self.torch.all / self.native.all
 
 
 def stop(message: str) -> None:
@@ -104,21 +102,18 @@ def measure(folder: Path) -> list[Line]:
 
 def lines_of(counted: list[dict[str, Any]], marks: list[Count]) -> list[Line]:
     """The lines of what counted.py says that it counted, with three marks for each side of an operation."""
-    sides = sum(len(row["sides"]) for row in counted)
-    if len(marks) != 3 * sides:
-        stop(f"{len(marks)} marks for {sides} calls: the plugin has missed some")
-    calls = iter([one_call(marks[3 * i : 3 * i + 3]) for i in range(sides)])
-    lines = []
-    for row in counted:
-        kept = {key: row[key] for key in ("name", "shape", "product", "lacking")}
-        counts = {side: next(calls) for side in row["sides"]}
-        lines.append(Line(**kept, torch=counts.get("torch"), native=counts.get("native")))
-    return lines
+    if len(marks) != 6 * len(counted):
+        stop(f"{len(marks)} marks for {2 * len(counted)} calls: the plugin has missed some")
+    calls = [one_call(marks[i : i + 3]) for i in range(0, len(marks), 3)]
+    return [
+        Line(**row, torch=torch, native=native)
+        for row, torch, native in zip(counted, calls[::2], calls[1::2], strict=True)
+    ]
 
 
 def mean_ratio(lines: list[Line]) -> float:
     """The geometric mean of all that was counted but plain products."""
-    ratios = [line.ratio for line in lines if line.ratio is not None and not line.product]
+    ratios = [line.ratio for line in lines if not line.product]
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
@@ -134,9 +129,6 @@ def table(lines: list[Line]) -> str:
         return f"{count.neon / count.all:.0%} / {count.sve / count.all:.0%}"
 
     for line in lines:
-        if line.torch is None or line.native is None:
-            rows.append(f"| {line.name} | {line.shape} | not native yet: {', '.join(line.lacking)} | | | | |")
-            continue
         cells = [line.name, line.shape, f"{line.torch.all / 1e6:.2f}", share(line.torch)]
         cells += [f"{line.native.all / 1e6:.2f}", share(line.native), f"{line.ratio:.2f}"]
         rows.append(f"| {' | '.join(cells)} |")
