@@ -91,10 +91,11 @@ inline jpllm_dtype dtype_of(const Array& a) {
     return a.dtype == "bfloat16" ? JPLLM_BF16 : a.dtype == "float16" ? JPLLM_FP16 : JPLLM_FP32;
 }
 
-// How products are summed; fp16-chunk is for operands, `taken`, of float16 alone.
-inline jpllm_math math_of(const char* op, const std::string& math, int chunk, bool all_fp16, const char* taken) {
+// How products are summed; fp16-chunk is for operands, `taken`, of float16 alone. `known` are the names that op takes.
+inline jpllm_math math_of(const char* op, const std::string& math, int chunk, bool all_fp16, const char* taken,
+                          const char* known = "exact or fp16-chunk") {
     if (math == "exact") return JPLLM_MATH_EXACT;
-    if (math != "fp16-chunk") fail(op, "math must be exact or fp16-chunk, is " + math);
+    if (math != "fp16-chunk") fail(op, std::string("math must be ") + known + ", is " + math);
     if (chunk != 16 && chunk != 32 && chunk != 64 && chunk != 128) {
         fail(op, "math_chunk must be 16, 32, 64 or 128, is " + std::to_string(chunk));
     }

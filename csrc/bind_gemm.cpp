@@ -17,11 +17,16 @@ jpllm_matrix beside(const char* op, const char* name, const py::object& from, co
 }
 
 void set_math(const char* op, const std::string& math, int chunk, jpllm_gemm_args* args) {
+    if (math == "int16") {
+        args->math = JPLLM_MATH_INT16;
+        return;
+    }
     bool all_fp16 = true;
     for (const jpllm_matrix* x : {&args->a, &args->b, &args->up}) {
         all_fp16 = all_fp16 && (x->data == nullptr || x->dtype == JPLLM_FP16);
     }
-    args->math = math_of(op, math, chunk, all_fp16, "a, b and up"), args->math_chunk = chunk;
+    args->math = math_of(op, math, chunk, all_fp16, "a, b and up", "exact, fp16-chunk or int16"),
+    args->math_chunk = chunk;
 }
 
 void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, const py::object& bias_t, bool accumulate,

@@ -65,7 +65,7 @@ int main(int argc, char** argv) {
         }
         expect(jpllm_set_isa(isa.c_str()) == JPLLM_OK && isa == jpllm_isa(), "set_isa");
         checks = 0;
-        test_gemm(), test_fp16_chunk(), test_attention(), test_fused(), test_embedding(), test_experts(),
+        test_gemm(), test_fp16_chunk(), test_int16(), test_attention(), test_fused(), test_embedding(), test_experts(),
             test_optimizer(), test_loss(), test_probe(), test_status(), test_denormals();
         printf("%s: %d checks\n", isa.c_str(), checks);
     }

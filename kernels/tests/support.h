@@ -90,6 +90,7 @@ struct Stored {
 // Each family's checks, for the instruction set in use.
 void test_gemm();
 void test_fp16_chunk();
+void test_int16();
 void test_attention();
 void test_fused();
 void test_embedding();

@@ -162,6 +162,11 @@ def _check_engines(config: Config, say: Say) -> None:
         say(
             "precision.math", f'is for precision.dtype = "fp16", which is "{dtype}"; write "exact", or change the dtype'
         )
+    if config.precision.math != "fp16-chunk" and config.precision.math_chunk != 32:
+        say(
+            "precision.math_chunk",
+            f'is for precision.math = "fp16-chunk", which is "{config.precision.math}"; leave it out',
+        )
     if device == "cuda":
         if kernels != "torch":
             say("train.kernels", 'computes on the CPU; with train.device = "cuda" write "torch"')

@@ -111,10 +111,11 @@ class PrecisionConfig(Section):
 
     dtype: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     """Type of weights and activations in the model."""
-    math: Literal["exact", "fp16-chunk"] = "exact"
+    math: Literal["exact", "fp16-chunk", "int16"] = "exact"
     """How `train.kernels` `native` sums products of layers and of the loss: `exact` is FP32; `fp16-chunk`, for `dtype`
-    `fp16`, sums `math_chunk` of them in FP16 at a time, which A64FX does at nearly twice the rate and other CPUs only
-    imitate."""
+    `fp16`, sums `math_chunk` of them in FP16 at a time; `int16`, for layers alone, rounds to 16-bit integers, 512 of a
+    row or column with a scale of their own, and sums exactly. A64FX does both at nearly twice FP32's rate; other CPUs
+    only imitate them."""
     math_chunk: Literal[16, 32, 64, 128] = 32
     """Products that `math` `fp16-chunk` sums in FP16 before it adds their sum to an FP32 one."""
     loss_scale: Annotated[float, Field(ge=0)] = 0.0

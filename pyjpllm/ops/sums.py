@@ -9,7 +9,7 @@ import torch
 from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.ops.registry import Choice
 
-MATHS = ("exact", "fp16-chunk")
+MATHS = ("exact", "fp16-chunk", "int16")
 CHUNKS = (16, 32, 64, 128)
 
 _current = ("exact", 32)
@@ -20,10 +20,11 @@ def current_math() -> tuple[str, int]:
     return _current
 
 
-def math_of(dtype: torch.dtype) -> tuple[str, int]:
-    """The name and chunk for products of tensors of one type."""
+def math_of(dtype: torch.dtype, *, integers: bool = True) -> tuple[str, int]:
+    """The name and chunk for products of tensors of one type, where there are such of ``integers``."""
     name, chunk = _current
-    return (name if dtype == torch.float16 else "exact"), chunk
+    taken = integers if name == "int16" else dtype == torch.float16
+    return (name if taken else "exact"), chunk
 
 
 class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does
@@ -31,7 +32,10 @@ class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does
 
     ``exact``: FP32 sums. ``fp16-chunk``: FP16 multiply-adds over ``chunk`` (16, 32, 64 or 128) products at a time,
     whose sum is then added to an FP32 one (docs/kernels.md). It is for products of FP16 tensors: a layer that is kept
-    in another type, for its accuracy, is summed in FP32 all the same. Raises UserError for an unknown name or chunk.
+    in another type, for its accuracy, is summed in FP32 all the same. ``int16``: operands of any type rounded to 16-bit
+    integers, 512 steps of a row or column with a power of two of their own, whose products are summed exactly, then in
+    FP32. It is for layers, experts included; the loss is summed in FP32 all the same. Raises UserError for an unknown
+    name or chunk.
     """
 
     def __init__(self, name: str, chunk: int = 32) -> None:
@@ -40,6 +44,8 @@ class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does
         if chunk not in CHUNKS:
             nearest = min(CHUNKS, key=lambda known: abs(known - chunk))
             raise UserError(f"math {name}: the chunk must be 16, 32, 64 or 128, is {chunk}; nearest: {nearest}")
+        if name != "fp16-chunk" and chunk != 32:
+            raise UserError(f"math {name} has no chunk; leave {chunk} out, or choose fp16-chunk")
         super().__init__(partial(_choose, _current))
         _choose((name, chunk))
 

@@ -35,8 +35,9 @@ def peak_flops(device: torch.device, dtype: str, math: str, world_size: int, thr
     """Peak FLOP/s of all ranks together, or None when it is not known.
 
     On a CPU: the FP32 multiply-add rate that one core reaches in a register loop right now, times all threads (also
-    for BF16, so that the two can be compared); twice that where ``math`` is ``fp16-chunk`` and the core has vectors of
-    FP16, which take twice as many numbers to an instruction. On a GPU: the data sheet's figure for the type.
+    for BF16, so that the two can be compared); twice that where ``math`` is ``fp16-chunk`` or ``int16`` and the core is
+    one of SVE, where either makes twice as many multiply-adds an instruction. On a GPU: the data sheet's figure for
+    the type.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -50,7 +51,7 @@ def peak_flops(device: torch.device, dtype: str, math: str, world_size: int, thr
         from pyjpllm import _native
     except ImportError:
         return None
-    twice = 2 if math == "fp16-chunk" and _native.isa().startswith("sve") else 1
+    twice = 2 if math != "exact" and _native.isa().startswith("sve") else 1
     return float(_native.fma_peak(0.05)) * twice * threads * world_size
 
 

@@ -108,6 +108,12 @@ def test_lengths() -> None:
             "precision.math",
             '"fp16", which is "fp32"',
         ),
+        ({"precision": {"math": "int16"}}, "precision.math", '"native" alone'),
+        (
+            {"train": {"kernels": "native"}, "precision": {"math": "int16", "math_chunk": 64}},
+            "precision.math_chunk",
+            'which is "int16"; leave it out',
+        ),
         ({"precision": {"loss_scale": 1000}}, "precision.loss_scale", "nearest: 1024"),
         ({"train": {"device": "cuda", "kernels": "native"}}, "train.kernels", '"torch"'),
         ({"train": {"device": "cuda"}, "parallel": {"backend": "mpi4py"}}, "parallel.backend", '"nccl"'),

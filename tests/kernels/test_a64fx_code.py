@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from benchmarks.a64fx import classes, toolchain, tuning
-from benchmarks.a64fx.chunks import Gain, gains
+from benchmarks.a64fx.chunks import Gain, gains, integer_gain
 from benchmarks.a64fx.faults import Fault, find_faults
 from benchmarks.a64fx.loops import Row, judge
 from tests.kernels.builds import PATIENCE, objects_of
@@ -27,6 +27,7 @@ SHARE = 0.95
 MUST_SEE = (
     ("gemm", "tile", "fp32", ENOUGH_SUMS),
     ("gemm", "fp16_tile", "fp16", ENOUGH_SUMS),
+    ("gemm", "int16_tile", "int", ENOUGH_SUMS),
     ("probe", "fma", "fp32", ENOUGH_SUMS),
     *(("attention", name, "fp32", ENOUGH_SUMS) for names in tuning.ATTENTION.values() for name in names),
 )
@@ -39,13 +40,14 @@ class Code:
     rows: list[Row]
     faults: list[Fault]
     gains: list[Gain]
+    integers: Gain
 
 
 @pytest.fixture(scope="module")
 def code(sve_build) -> Code:
     assert shutil.which("llvm-mca-19"), f"llvm-mca-19 is missing: apt-get install {toolchain.PACKAGES}"
     library = toolchain.link(sve_build / "sve512.so", "sve512", objects_of(sve_build, "sve512"))
-    return Code(judge(library, A64FX), find_faults(library), gains(library, chunks=[32]))
+    return Code(judge(library, A64FX), find_faults(library), gains(library, chunks=[32]), integer_gain(library))
 
 
 def told(row: Row) -> str:
@@ -60,7 +62,7 @@ def test_loops_of_every_family_are_seen(code):
 
 
 def test_products_reach_95_percent_of_the_multiply_add_peak(code):
-    products = [row for row in code.rows if row.is_product and set(row.fma) in ({"fp32"}, {"fp16"})]
+    products = [row for row in code.rows if row.is_product and set(row.fma) in ({"fp32"}, {"fp16"}, {"int"})]
     main = [row for row in products if row.accumulators >= ENOUGH_SUMS]
     assert {row.family for row in main} >= {family for family, *_ in MUST_SEE}
     assert [told(row) for row in main if row.share < SHARE] == []
@@ -77,6 +79,10 @@ def test_smaller_tiles_reach_95_percent_of_what_their_sums_allow(code):
 def test_fp16_sums_of_32_products_have_one_and_a_half_times_the_rate_of_fp32_ones(code):
     assert [gain.chunk for gain in code.gains] == [32]
     assert code.gains[0].gain >= 1.5
+
+
+def test_16_bit_integers_have_one_and_three_quarters_times_the_rate_of_fp32_ones(code):
+    assert code.integers.gain >= 1.75
 
 
 def test_products_keep_their_sums_in_registers(code):

@@ -101,5 +101,5 @@ def test_only_fp16_operands_are_taken(isa):
         gemm(a, b, np.empty((4, 4), np.float32))
     with pytest.raises(ValueError, match="math_chunk must be 16, 32, 64 or 128, is 48"):
         gemm(a, a, np.empty((4, 4), np.float32), chunk=48)
-    with pytest.raises(ValueError, match="math must be exact or fp16-chunk, is half"):
+    with pytest.raises(ValueError, match="math must be exact, fp16-chunk or int16, is half"):
         _native.gemm(array(a), array(a), array(b), None, False, 1, math="half")

@@ -11,6 +11,7 @@ import torch
 from pyjpllm import ops
 from pyjpllm.errors import UserError
 from tests.kernels.halves import chunked_sums, same
+from tests.kernels.integers import integer_sums
 
 
 def layer(dtype: torch.dtype) -> list[torch.Tensor]:
@@ -92,6 +93,26 @@ def test_other_types_are_summed_in_fp32_all_the_same(
     assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_layers_and_experts_multiply_integers_and_the_loss_does_not(dtype: torch.dtype) -> None:
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(integer_sums(a.float().numpy(), b.float().numpy())).to(dtype)
+
+    with ops.use_backend("native"):
+        expected = head(dtype)
+        with ops.use_math("int16"):
+            made, grouped, losses = layer(dtype), experts(dtype), head(dtype)
+    y, dx, dweight, x, weight, dy = (t.reshape(-1, t.shape[-1]) for t in made)
+    for got, a, b in ((y, x, weight.T), (dx, dy, weight), (dweight, dy.T, x)):
+        assert torch.equal(got, product(a, b))
+    y, dx, dweight, x, weight, dy = grouped
+    for expert, rows in enumerate((slice(0, 11), slice(11, 11), slice(11, 30))):
+        assert torch.equal(y[rows], product(x[rows], weight[expert].T))
+        assert torch.equal(dx[rows], product(dy[rows], weight[expert]))
+        assert torch.equal(dweight[expert], product(dy[rows].T, x[rows]))
+    assert all(torch.equal(a, b) for a, b in zip(losses, expected, strict=True))
+
+
 def test_the_choice_ends_with_its_block() -> None:
     with ops.use_math("fp16-chunk", 128):
         assert ops.current_math() == ("fp16-chunk", 128)
@@ -103,4 +124,6 @@ def test_unknown_names_and_chunks_are_told() -> None:
         ops.use_math("fp16_chunk")
     with pytest.raises(UserError, match="must be 16, 32, 64 or 128, is 48; nearest: 32"):
         ops.use_math("fp16-chunk", 48)
+    with pytest.raises(UserError, match="math int16 has no chunk; leave 64 out"):
+        ops.use_math("int16", 64)
     assert ops.current_math() == ("exact", 32)

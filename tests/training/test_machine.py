@@ -48,6 +48,7 @@ def test_the_peak_of_fp16_sums_is_twice_fp32s_where_they_are_computed(
     monkeypatch.setattr(_native, "fma_peak", lambda _seconds: 50e9)
     monkeypatch.setattr(_native, "isa", lambda: isa)
     assert machine.peak_flops(CPU, "fp16", "fp16-chunk", 4, 12) == factor * 50e9 * 48
+    assert machine.peak_flops(CPU, "fp32", "int16", 4, 12) == factor * 50e9 * 48
     assert machine.peak_flops(CPU, "fp16", "exact", 4, 12) == 50e9 * 48
 
 

@@ -184,6 +184,14 @@ def test_chunked_fp16_sums_train_close_to_fp32_ones(data: Path, tmp_path: Path) 
     assert ops.current_math() == ("exact", 32)
 
 
+def test_products_of_integers_train_close_to_fp32_ones(data: Path, tmp_path: Path) -> None:
+    train(small_config(data, "train.kernels=native"), tmp_path / "exact")
+    train(small_config(data, "train.kernels=native", "precision.math=int16"), tmp_path / "int16")
+    exact, int16 = ([r["loss"] for r in records(tmp_path / name)] for name in ("exact", "int16"))
+    assert int16 != exact
+    assert int16 == pytest.approx(exact, rel=0.0005)
+
+
 def test_fp16_trains_close_to_fp32(data: Path, tmp_path: Path) -> None:
     train(small_config(data), tmp_path / "fp32")
     train(small_config(data, "precision.dtype=fp16"), tmp_path / "fp16")

@@ -22,8 +22,18 @@ typedef struct jpllm_matrix {
  *   denormals count as zero, as inputs and as results before rounding (FPCR.FZ16). A64FX computes it at nearly twice
  *   the rate of FP32; elsewhere it is simulated, slowly, with the same bits (but for the payload of a NaN).
  *   Error of an element before it is rounded to c's type, where no sum of a chunk reaches 65520: at most
- *   math_chunk 2^-11 sum |a b| + 2^-14 sum (1 + |a| + |b|), the latter for what is flushed, and K u sum |a b|. */
-typedef enum jpllm_math { JPLLM_MATH_EXACT = 0, JPLLM_MATH_FP16_CHUNK = 1 } jpllm_math;
+ *   math_chunk 2^-11 sum |a b| + 2^-14 sum (1 + |a| + |b|), the latter for what is flushed, and K u sum |a b|.
+ * INT16, for a, b and up of any type: in each block of 512 steps of K every row of a and column of b is rounded to
+ *   multiples of a power of two of its own, to nearest, ties to even, so that the largest is 2^14 to 32767 of them.
+ *   Their products are summed exactly over the block; its sum is rounded once to FP32 and added to that of the blocks
+ *   before, in order (from c, where that is FP32 and accumulates). FP32 denormals count as zero: read, and made before
+ *   they are rounded. A NaN or an infinity in a row of a makes that row of the result NaN, in a column of b that
+ *   column. A64FX computes it at nearly twice the rate of FP32; elsewhere it has the same bits, slowly.
+ *   Error of an element before it is rounded to c's type: a block adds at most s_b / 2 sum |a| + s_a / 2 sum |b| +
+ *   512 s_a s_b / 4, where s_a = max(2^-14 (1 + 2^-15) max |a|, 2^-125) over the row's part in the block and s_b over
+ *   the column's; and all of it (K / 512 + 2) u sum |a b|, and 2^-125 a block, where no sum overflows. Whole numbers up
+ * to 32767 are exact. */
+typedef enum jpllm_math { JPLLM_MATH_EXACT = 0, JPLLM_MATH_FP16_CHUNK = 1, JPLLM_MATH_INT16 = 2 } jpllm_math;
 
 /* C[M,N] = A[M,K] B[K,N] + bias + residual (+ C, where accumulate is not 0). With `up` [K,N]:
  * C = silu(A B) * (A up) + ..., and gate_out = A B, up_out = A up where they have memory (for the backward).

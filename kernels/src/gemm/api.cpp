@@ -55,7 +55,7 @@ Check check_product(const jpllm_gemm_args& g) {
         const int chunk = g.math_chunk;
         check.that(chunk == 0 || chunk == 16 || chunk == 32 || chunk == 64 || chunk == 128);
     } else {
-        check.that(g.math == JPLLM_MATH_EXACT);
+        check.that(g.math == JPLLM_MATH_EXACT || g.math == JPLLM_MATH_INT16);
     }
     check.that(g.gate_out.data == nullptr || apart(g.gate_out, g.m, g.n));
     check.that(g.up_out.data == nullptr || apart(g.up_out, g.m, g.n));
@@ -65,7 +65,7 @@ Check check_product(const jpllm_gemm_args& g) {
 GemmArgs args_of(const jpllm_gemm_args& g) {
     GemmArgs args{g.m, g.n, g.k, operand(g.a), operand(g.b), result(g.c, g.n)};
     args.accumulate = g.accumulate != 0;
-    args.math = g.math == JPLLM_MATH_FP16_CHUNK ? kFp16Chunk : kExact;
+    args.math = g.math == JPLLM_MATH_FP16_CHUNK ? kFp16Chunk : g.math == JPLLM_MATH_INT16 ? kInt16 : kExact;
     if (g.math_chunk > 0) args.chunk = g.math_chunk;
     args.added[0] = operand(g.bias), args.added[1] = operand(g.residual);
     args.up = operand(g.up);

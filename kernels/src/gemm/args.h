@@ -20,8 +20,9 @@ struct Result {
     StorageType type = kFp32;
 };
 
-// How a product is computed. kExact: FP32 sums. kFp16Chunk: FP16 sums over a chunk of K, then FP32 (fp16.h).
-enum Math { kExact, kFp16Chunk };
+// How a product is computed. kExact: FP32 sums. kFp16Chunk: FP16 sums over a chunk of K, then FP32 (fp16.h). kInt16:
+// integers of 16 bits, exact sums over a block of K, then FP32 (int16.h).
+enum Math { kExact, kFp16Chunk, kInt16 };
 
 // C[M,N] = A[M,K] B[K,N] + added[0] + added[1] (+ C, where it accumulates), summed in FP32 and rounded once.
 // With `up`: C = silu(A B) * (A up) + ..., and A B and A up are kept in gate_out and up_out where those have memory.

@@ -115,6 +115,10 @@ inline void pack_sliver(const GemmArgs& g, int64_t p, int64_t k, int64_t j, int 
     if (there(g.up)) E::pack_b(g.up, p, p + k, j, cols, vectors, to + vectors * E::lanes * E::floats(k));
 }
 
+// Columns of a tile as whole vectors, which is what finish_tile takes.
+template <class E>
+constexpr int kFinishCols = (E::cols + V::N - 1) / V::N * V::N;
+
 // Tiles of rows [i0, i1) x the sliver at column j of a block, by one thread.
 template <class E>
 inline void multiply_sliver(const Plan& plan, const Space& space, const Block& at, int64_t i0, int64_t i1, int64_t j,
@@ -151,8 +155,8 @@ inline void multiply_sliver(const Plan& plan, const Space& space, const Block& a
             multiply(E::steps(at.k), a, a_rs, a_cs, b + vectors * E::lanes * line, b_rs, other);
         }
         if (at.last && plan.finish) {
-            finish_tile<E::rows, E::cols>(g, g.accumulate && !plan.direct, at.i + i, at.j + j, rows, cols, out.c,
-                                          plan.sides == 2 ? up : nullptr, out.c_rs);
+            finish_tile<E::rows, kFinishCols<E>>(g, g.accumulate && !plan.direct, at.i + i, at.j + j, rows, cols, out.c,
+                                                 plan.sides == 2 ? up : nullptr, out.c_rs);
         }
     }
 }

@@ -4,6 +4,7 @@
 #pragma once
 #include "few_rows.h"
 #include "fp16.h"
+#include "int16.h"
 
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
@@ -25,6 +26,7 @@ inline bool with_few_rows(const GemmArgs& g, F f) {
 template <class F>
 inline void with_engine(const GemmArgs& g, F f) {
     if (g.math == kFp16Chunk) return f(Fp16Chunk{});
+    if (g.math == kInt16) return f(Int16{});
 #if defined(JPLLM_BF16_DOT)
     if (by_pairs(g)) return f(Bf16{});
 #endif

@@ -25,7 +25,7 @@ def _call_linear_logsumexp(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tens
         array(lse_N),
         array(target_logit_N),
         torch.get_num_threads(),
-        *math_of(hidden_ND.dtype),
+        *math_of(hidden_ND.dtype, integers=False),
     )
     return lse_N, target_logit_N
 
@@ -52,7 +52,7 @@ def _call_linear_logsumexp_backward(
         array(dhidden_ND) if need_hidden else None,
         array(dweight_VD) if need_weight else None,
         torch.get_num_threads(),
-        *math_of(hidden_ND.dtype),
+        *math_of(hidden_ND.dtype, integers=False),
     )
     return dhidden_ND, dweight_VD.to(weight_VD.dtype)
 
@@ -126,7 +126,7 @@ def _call_summed_cross_entropy(
         array(dhidden_ND) if need_hidden else None,
         array(dweight_VD) if need_weight else None,
         torch.get_num_threads(),
-        *math_of(hidden_ND.dtype),
+        *math_of(hidden_ND.dtype, integers=False),
     )
     loss, penalty = (torch.tensor(x, dtype=torch.float32) for x in sums)
     return loss, penalty, dhidden_ND, dweight_VD
