@@ -39,6 +39,7 @@ RUNS = (
     Run("fp32", "FP32", ()),
     Run("fp32-seed", "FP32, another seed", ("train.seed=2",)),
     Run("bf16", "BF16, masters and sums in FP32", ("precision.dtype=bf16",)),
+    Run("int16", "FP32, products of layers in 16-bit integers", ("precision.math=int16",)),
     Run("fp16", "FP16, loss scaling, sums in FP32", ("precision.dtype=fp16",)),
     Run(
         "fp16-chunk",
