@@ -19,12 +19,20 @@ struct H {
     HalfLanes v;
 
     static H load(const fp16* p) { return {svreinterpret_f16_u16(svld1_u16(svptrue_b16(), &p->bits))}; }
+    static H load_n(const fp16* p, int n) {
+        return {svreinterpret_f16_u16(svld1_u16(svwhilelt_b16_s32(0, n), &p->bits))};
+    }
+    void store(fp16* p) const { svst1_u16(svptrue_b16(), &p->bits, svreinterpret_u16_f16(v)); }
     static H set(fp16 x) { return {svreinterpret_f16_u16(svdup_n_u16(x.bits))}; }
     // In FP32: the even lanes, the odd lanes.
     V even() const { return {svcvt_f32_f16_x(svptrue_b32(), v)}; }
     V odd() const {
         const svuint32_t pairs = svreinterpret_u32_f16(v);
         return {svcvt_f32_f16_x(svptrue_b32(), svreinterpret_f16_u32(svlsr_n_u32_x(svptrue_b32(), pairs, 16)))};
+    }
+    // In FP32: the first half of the lanes, the second.
+    void widen(V* first, V* second) const {
+        *first = {svzip1_f32(even().v, odd().v)}, *second = {svzip2_f32(even().v, odd().v)};
     }
 };
 inline H operator*(H a, H b) { return {svmul_f16_x(svptrue_b16(), a.v, b.v)}; }

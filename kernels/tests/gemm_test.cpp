@@ -1,4 +1,6 @@
 // Matrix products against plain loops in double precision.
+#include <algorithm>
+
 #include "support.h"
 
 namespace {
@@ -120,9 +122,35 @@ void test_bf16_special(int64_t m, int64_t k) {
     }
 }
 
+// Rows of B in line: the first rows of a product have the bits that they have with more rows behind them.
+void test_few_rows(jpllm_dtype dtype, jpllm_math math) {
+    const int64_t most = 40, n = 77, k = 1101;
+    Stored a(dtype, random_floats(most * k, 1)), b(dtype, random_floats(k * n, 2));
+    Floats c[2] = {Floats(most * n, 1), Floats(most * n, 1)};
+    for (const int64_t few : {1, 3, 4}) {
+        for (const int accumulate : {0, math == JPLLM_MATH_FP16_CHUNK ? 1 : 0}) {
+            for (int run = 0; run < 2; ++run) {
+                std::fill(c[run].begin(), c[run].end(), 1.0f);
+                jpllm_gemm_args args{};
+                args.m = run == 0 ? most : few, args.n = n, args.k = k, args.accumulate = accumulate, args.math = math;
+                args.a = {a.data(), k, 1, dtype}, args.b = {b.data(), n, 1, dtype};
+                args.c = {c[run].data(), n, 1, JPLLM_FP32};
+                expect(jpllm_gemm_with(&args, 2) == JPLLM_OK, "few rows");
+                c[run].resize(static_cast<size_t>(few * n));
+            }
+            same_bits("gemm of " + std::to_string(few) + " rows, dtype " + std::to_string(dtype) + ", math " +
+                          std::to_string(math),
+                      c[0], c[1]);
+            for (Floats& x : c) x.resize(most * n);
+        }
+    }
+}
+
 }  // namespace
 
 void test_gemm() {
+    for (const jpllm_dtype dtype : {JPLLM_FP32, JPLLM_BF16, JPLLM_FP16}) test_few_rows(dtype, JPLLM_MATH_EXACT);
+    test_few_rows(JPLLM_FP16, JPLLM_MATH_FP16_CHUNK);
     const int64_t shapes[][3] = {{1, 1, 1},     {7, 5, 3},    {8, 48, 16},   {13, 97, 33},
                                  {33, 50, 300}, {1, 70, 260}, {200, 17, 40}, {5, 6, 0}};
     for (const auto& s : shapes) test_product(s[0], s[1], s[2]);

@@ -177,29 +177,55 @@ private:
 
 #else
 
+// NV vectors of columns from j on, of which the last has `lanes`.
+template <int MR, int NV>
+inline __attribute__((always_inline)) void fp16_columns(int64_t k, const float* a, const float* b, int64_t b_rs, int j,
+                                                        int lanes, const TileOut& out) {
+    V sums[MR][NV];
+    const auto lanes_of = [&](int v) { return v == NV - 1 ? lanes : V::N; };
+    JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
+        JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+            sums[i][v] = out.add ? load_part(out.c + i * out.c_rs + j + v * V::N, lanes_of(v)) : V::zero();
+    }
+    for (int64_t start = 0; start < k; start += out.chunk) {
+        const int64_t stop = least(start + out.chunk, k);
+        V acc[MR][NV];
+        JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
+            JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+                acc[i][v] = V::set(-0.0f);  // -0 + x is x, of either sign: as a product alone
+        }
+        for (int64_t p = start; p < stop; ++p) {
+            V row[NV];
+            JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+                row[v] = V::load(b + p * b_rs + j + v * V::N);
+            JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
+                JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+                    acc[i][v] = half_fma(V::set(a[p * kTileRows + i]), row[v], acc[i][v]);
+            }
+        }
+        JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
+            JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+                sums[i][v] = sums[i][v] + acc[i][v];
+        }
+    }
+    JPLLM_UNROLL for (int i = 0; i < MR; ++i) {
+        JPLLM_UNROLL for (int v = 0; v < NV; ++v)
+            store_part(sums[i][v], out.c + i * out.c_rs + j + v * V::N, lanes_of(v));
+    }
+}
+
+// Fewer rows take more vectors in step: a chain of half_fma is long.
 template <int MR>
 __attribute__((noinline)) void fp16_tile(int64_t k, const float* a, int64_t, int64_t, const float* b, int64_t b_rs,
                                          const TileOut& out) {
-    for (int j = 0; j < out.cols; j += V::N) {
-        const int n = out.cols - j < V::N ? out.cols - j : V::N;
-        V sums[MR];
-        JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-            sums[i] = out.add ? load_part(out.c + i * out.c_rs + j, n) : V::zero();
-        for (int64_t start = 0; start < k; start += out.chunk) {
-            const int64_t stop = least(start + out.chunk, k);
-            V acc[MR];
-            JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-                acc[i] = V::set(-0.0f);  // -0 + x is x, of either sign: as a product alone
-            for (int64_t p = start; p < stop; ++p) {
-                const V row = V::load(b + p * b_rs + j);
-                JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-                    acc[i] = half_fma(V::set(a[p * kTileRows + i]), row, acc[i]);
-            }
-            JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-                sums[i] = sums[i] + acc[i];
-        }
-        JPLLM_UNROLL for (int i = 0; i < MR; ++i)
-            store_part(sums[i], out.c + i * out.c_rs + j, n);
+    constexpr int NV = MR == 1 ? 3 : MR <= 3 ? 2 : 1;
+    int j = 0;
+    for (; j + (NV - 1) * V::N < out.cols; j += NV * V::N) {
+        const int lanes = static_cast<int>(least(V::N, out.cols - j - (NV - 1) * V::N));
+        fp16_columns<MR, NV>(k, a, b, b_rs, j, lanes, out);
+    }
+    for (; NV > 1 && j < out.cols; j += V::N) {
+        fp16_columns<MR, 1>(k, a, b, b_rs, j, static_cast<int>(least(V::N, out.cols - j)), out);
     }
 }
 

@@ -3,7 +3,6 @@
 // Few rows go without packing (few_rows.h), all else through the blocked driver (blocked.h) with an engine.
 #pragma once
 #include "few_rows.h"
-#include "fp16.h"
 #include "int16.h"
 
 namespace jpllm {
@@ -13,7 +12,7 @@ namespace {
 // Calls f(GemmArgs, as few rows) for a product with few rows or, turned, few columns; else returns false.
 template <class F>
 inline bool with_few_rows(const GemmArgs& g, F f) {
-    if (g.math != kExact) return false;
+    if (g.math == kInt16) return false;
     if (!there(g.up) && g.m > g.n) {
         const GemmArgs turned = transposed(g);
         if (few_rows_pay(turned)) return f(turned), true;
