@@ -16,22 +16,63 @@ jpllm_matrix beside(const char* op, const char* name, const py::object& from, co
     return matrix(x);
 }
 
-void set_math(const char* op, const std::string& math, int chunk, jpllm_gemm_args* args) {
+void set_math(const char* op, const std::string& math, int chunk, bool all_fp16, const char* taken,
+              jpllm_gemm_args* args) {
     if (math == "int16") {
         args->math = JPLLM_MATH_INT16;
         return;
     }
+    args->math = math_of(op, math, chunk, all_fp16, taken, "exact, fp16-chunk or int16"), args->math_chunk = chunk;
+}
+
+void set_math(const char* op, const std::string& math, int chunk, jpllm_gemm_args* args) {
     bool all_fp16 = true;
     for (const jpllm_matrix* x : {&args->a, &args->b, &args->up}) {
         all_fp16 = all_fp16 && (x->data == nullptr || x->dtype == JPLLM_FP16);
     }
-    args->math = math_of(op, math, chunk, all_fp16, "a, b and up", "exact, fp16-chunk or int16"),
-    args->math_chunk = chunk;
+    set_math(op, math, chunk, all_fp16, "a, b and up", args);
+}
+
+// What `packed` says b is packed as, from b and the type that a will have.
+jpllm_gemm_args packing(const char* op, const py::tuple& b_t, const std::string& a_dtype, const std::string& math,
+                        int math_chunk) {
+    const Array b = take_storage(op, "b", b_t, 2);
+    jpllm_gemm_args args{};
+    args.n = b.cols(), args.k = b.rows(), args.b = matrix(b);
+    if (a_dtype == "bfloat16") {
+        args.a.dtype = JPLLM_BF16;
+    } else if (a_dtype == "float16") {
+        args.a.dtype = JPLLM_FP16;
+    } else if (a_dtype != "float32") {
+        fail(op, "a_dtype must be float32, bfloat16 or float16, is " + a_dtype);
+    }
+    set_math(op, math, math_chunk, args.a.dtype == JPLLM_FP16 && args.b.dtype == JPLLM_FP16, "a and b", &args);
+    return args;
+}
+
+// The memory of a packed b, which must have the size for `args`.
+void* packed_memory(const char* op, const py::object& packed_t, const jpllm_gemm_args& args) {
+    const Array packed = take(op, "packed", packed_t, 1, "uint8", 64);
+    contiguous(packed);
+    same(op, "the bytes of packed and those that b takes", jpllm_gemm_packed_bytes(&args), packed.rows());
+    return packed.data();
+}
+
+std::int64_t packed_bytes(const py::tuple& b_t, const std::string& a_dtype, const std::string& math, int math_chunk) {
+    const jpllm_gemm_args args = packing("packed_bytes", b_t, a_dtype, math, math_chunk);
+    return jpllm_gemm_packed_bytes(&args);
+}
+
+void pack(const py::tuple& b_t, const py::tuple& packed_t, const std::string& a_dtype, int threads,
+          const std::string& math, int math_chunk) {
+    const jpllm_gemm_args args = packing("pack", b_t, a_dtype, math, math_chunk);
+    void* packed = packed_memory("pack", packed_t, args);
+    run("pack", [&] { return jpllm_gemm_pack_b(&args, packed, threads); });
 }
 
 void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, const py::object& bias_t, bool accumulate,
           int threads, const py::object& residual_t, const py::object& up_t, const py::object& gate_out_t,
-          const py::object& up_out_t, const std::string& math, int math_chunk) {
+          const py::object& up_out_t, const std::string& math, int math_chunk, const py::object& packed_t) {
     const char* op = "gemm";
     const Array a = take_storage(op, "a", a_t, 2), b = take_storage(op, "b", b_t, 2), c = take_storage(op, "c", c_t, 2);
     same(op, "the columns of a and the rows of b", a.cols(), b.rows());
@@ -56,6 +97,10 @@ void gemm(const py::tuple& a_t, const py::tuple& b_t, const py::tuple& c_t, cons
     args.gate_out = beside(op, "gate_out", gate_out_t, c);
     args.up_out = beside(op, "up_out", up_out_t, c);
     set_math(op, math, math_chunk, &args);
+    if (!packed_t.is_none()) {
+        if (args.up.data != nullptr) fail(op, "packed is for a product without up");
+        args.packed_b = packed_memory(op, packed_t, args);
+    }
     run(op, [&] { return jpllm_gemm_with(&args, threads); });
 }
 
@@ -126,7 +171,11 @@ void bind_gemm(py::module_& m) {
     using namespace py::literals;
     m.def("gemm", &gemm, "c (+)= a @ b + bias + residual, or silu(a @ b) * (a @ up) + ...", "a"_a, "b"_a, "c"_a,
           "bias"_a, "accumulate"_a, "threads"_a, "residual"_a = py::none(), "up"_a = py::none(),
-          "gate_out"_a = py::none(), "up_out"_a = py::none(), "math"_a = "exact", "math_chunk"_a = 32);
+          "gate_out"_a = py::none(), "up_out"_a = py::none(), "math"_a = "exact", "math_chunk"_a = 32,
+          "packed"_a = py::none());
+    m.def("packed_bytes", &packed_bytes, "b"_a, "a_dtype"_a, "math"_a = "exact", "math_chunk"_a = 32);
+    m.def("pack", &pack, "b packed once for many products gemm(..., packed=packed)", "b"_a, "packed"_a, "a_dtype"_a,
+          "threads"_a, "math"_a = "exact", "math_chunk"_a = 32);
     m.def("grouped_gemm", &grouped_gemm, "c[g] = a[g] @ b[g], whole or by rows or columns in groups of `sizes`", "a"_a,
           "b"_a, "c"_a, "sizes"_a, "threads"_a, "math"_a = "exact", "math_chunk"_a = 32);
     m.def("column_sum", &column_sum, "x"_a, "out"_a, "threads"_a);

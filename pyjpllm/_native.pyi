@@ -22,7 +22,10 @@ def gemm(
     up_out: Array | None = None,
     math: str = "exact",
     math_chunk: int = 32,
+    packed: Array | None = None,
 ) -> None: ...
+def packed_bytes(b: Array, a_dtype: str, math: str = "exact", math_chunk: int = 32) -> int: ...
+def pack(b: Array, packed: Array, a_dtype: str, threads: int, math: str = "exact", math_chunk: int = 32) -> None: ...
 def grouped_gemm(
     a: Array,
     b: Array,

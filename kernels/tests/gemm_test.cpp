@@ -146,9 +146,41 @@ void test_few_rows(jpllm_dtype dtype, jpllm_math math) {
     }
 }
 
+// A packed B, for any number of rows: the same bits, and refused where it is of something else.
+void test_packed(jpllm_dtype a_type, jpllm_dtype b_type, jpllm_math math) {
+    const int64_t most = 40, n = 1105, k = 700;
+    Stored a(a_type, random_floats(most * k, 1)), b(b_type, random_floats(k * n, 2));
+    const std::string what = "packed B of dtype " + std::to_string(b_type) + ", math " + std::to_string(math);
+    for (const bool turned : {false, true}) {
+        jpllm_gemm_args args{};
+        args.n = n, args.k = k, args.math = math;
+        args.a = {a.data(), k, 1, a_type}, args.b = {b.data(), turned ? 1 : n, turned ? k : 1, b_type};
+        const int64_t bytes = jpllm_gemm_packed_bytes(&args);
+        expect(bytes > 0, what + " size");
+        std::vector<char> memory(static_cast<size_t>(bytes > 0 ? bytes + 64 : 64));
+        char* packed = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+        expect(jpllm_gemm_pack_b(&args, packed, 3) == JPLLM_OK, what);
+        for (const int64_t rows : {int64_t{1}, int64_t{5}, most}) {
+            Floats c[2] = {Floats(static_cast<size_t>(rows * n)), Floats(static_cast<size_t>(rows * n))};
+            for (int run = 0; run < 2; ++run) {
+                args.m = rows, args.c = {c[run].data(), n, 1, JPLLM_FP32};
+                args.packed_b = run == 0 ? packed : nullptr;
+                expect(jpllm_gemm_with(&args, run == 0 ? 3 : 1) == JPLLM_OK, what);
+            }
+            same_bits(what + ", " + std::to_string(rows) + " rows", c[0], c[1]);
+        }
+        args.packed_b = packed, args.n = n - 1;
+        expect(jpllm_gemm_with(&args, 1) == JPLLM_ERR_PACKED, what + " of another size");
+        args.n = n, args.packed_b = packed + 4;
+        expect(jpllm_gemm_with(&args, 1) == JPLLM_ERR_ALIGNMENT, what + " not aligned");
+    }
+}
+
 }  // namespace
 
 void test_gemm() {
+    test_packed(JPLLM_FP32, JPLLM_FP32, JPLLM_MATH_EXACT), test_packed(JPLLM_BF16, JPLLM_BF16, JPLLM_MATH_EXACT);
+    test_packed(JPLLM_FP16, JPLLM_FP16, JPLLM_MATH_EXACT), test_packed(JPLLM_FP16, JPLLM_FP16, JPLLM_MATH_FP16_CHUNK);
     for (const jpllm_dtype dtype : {JPLLM_FP32, JPLLM_BF16, JPLLM_FP16}) test_few_rows(dtype, JPLLM_MATH_EXACT);
     test_few_rows(JPLLM_FP16, JPLLM_MATH_FP16_CHUNK);
     const int64_t shapes[][3] = {{1, 1, 1},     {7, 5, 3},    {8, 48, 16},   {13, 97, 33},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pyjpllm import ops
 from pyjpllm.errors import UserError
 from pyjpllm.model.transformer import Transformer
 
@@ -23,18 +24,18 @@ def generate(
     eos_id: int | None = None,
 ) -> list[int]:
     """The ids that follow ``prompt_ids``, ``eos_id`` included where it comes; see `stream`."""
-    return list(
-        stream(
-            model,
-            prompt_ids,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            eos_id=eos_id,
-        )
+    tokens = stream(
+        model,
+        prompt_ids,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        eos_id=eos_id,
     )
+    with ops.prepacked(model.linear_weights(), rows=1):
+        return list(tokens)
 
 
 def stream(

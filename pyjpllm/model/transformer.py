@@ -182,6 +182,13 @@ class Transformer(nn.Module):
         """This rank's rows of the output head: the embedding's where they are tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    def linear_weights(self) -> Iterator[Tensor]:
+        """This rank's weights of all linear layers, the head's last."""
+        for module in self.modules():
+            if isinstance(module, (ColumnParallelLinear, RowParallelLinear)) and module is not self.head:
+                yield module.weight
+        yield self.head_weight_vD
+
     def forward(
         self,
         tokens_BS: Tensor,

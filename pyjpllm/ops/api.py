@@ -7,6 +7,8 @@ inside norms, softmax and log-sum-exp; FP64 inputs are FP64 throughout.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast, get_args
 
 import torch
@@ -19,6 +21,18 @@ from pyjpllm.ops.types import CrossEntropy, ExpertOrder, RopeScaling, Scoring
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``: x [..., I], weight [O, I], bias [O] -> [..., O]."""
     return cast(Tensor, operation("linear")(x, weight, bias))
+
+
+def prepacked(weights: Iterable[Tensor], rows: int) -> AbstractContextManager[None]:
+    """Inside the block `linear` may take weights [O, I] as packed now, where that pays for inputs of ``rows`` rows.
+
+    For many calls with few rows and the same weights, as in generation; results have the same bits. Where a backend
+    packs (`native`), a weight stays and its copy comes beside it, as large, or twice as large for BF16 and FP16 that
+    are converted on the way. Weights must not change in the block: a change that torch counts turns the copy off, one
+    behind its back is not seen.
+    """
+    own = optional_operation("prepacked")
+    return nullcontext() if own is None else cast("AbstractContextManager[None]", own(weights, rows))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

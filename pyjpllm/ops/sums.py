@@ -22,9 +22,9 @@ def current_math() -> tuple[str, int]:
 
 def math_of(dtype: torch.dtype, *, integers: bool = True) -> tuple[str, int]:
     """The name and chunk for products of tensors of one type, where there are such of ``integers``."""
-    name, chunk = _current
+    name, _ = _current
     taken = integers if name == "int16" else dtype == torch.float16
-    return (name if taken else "exact"), chunk
+    return _current if taken else ("exact", 32)
 
 
 class use_math(Choice):  # noqa: N801 - reads as a verb, as `use_backend` does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyjpllm import ops
 from pyjpllm.distributed import make_mesh
 from pyjpllm.errors import UserError
 from pyjpllm.model import KVCache, generate, stream
@@ -46,6 +47,16 @@ def test_greedy_text_is_that_of_the_uncached_model(variant):
     assert generate(model, PROMPT, max_new_tokens=12, temperature=0) == expected
     assert generate(model, PROMPT, max_new_tokens=12, top_k=1) == expected
     assert generate(model, PROMPT, max_new_tokens=12, top_p=1e-9) == expected
+
+
+def test_packed_weights_change_nothing():
+    model = build(config("tied")).half()
+    with ops.use_backend("native"), ops.use_math("fp16-chunk"):
+        expected = list(stream(model, PROMPT, max_new_tokens=5, temperature=0))
+        assert generate(model, PROMPT, max_new_tokens=5, temperature=0) == expected
+    weights = list(model.linear_weights())
+    assert len({w.data_ptr() for w in weights}) == len(weights)
+    assert weights[-1] is model.embedding.weight
 
 
 def test_it_ends_with_the_end_of_text():

@@ -15,7 +15,8 @@ typedef enum jpllm_status {
     JPLLM_ERR_ALIGNMENT = 3, /* a pointer is not aligned to its element */
     JPLLM_ERR_MEMORY = 4,    /* no memory for the work space */
     JPLLM_ERR_ISA = 5,       /* unknown instruction set, or one that this CPU lacks */
-    JPLLM_ERR_INDEX = 6      /* an index in an array is outside of what it counts */
+    JPLLM_ERR_INDEX = 6,     /* an index in an array is outside of what it counts */
+    JPLLM_ERR_PACKED = 7     /* a packed operand is of another product, type or instruction set */
 } jpllm_status;
 
 typedef enum jpllm_dtype { JPLLM_FP32 = 0, JPLLM_FP64 = 1, JPLLM_BF16 = 2, JPLLM_FP16 = 3 } jpllm_dtype;

@@ -50,10 +50,18 @@ typedef struct jpllm_gemm_args {
     jpllm_matrix up, gate_out, up_out;
     int accumulate;
     jpllm_math math;
-    int math_chunk; /* 16, 32, 64 or 128; 0 is 32 */
+    int math_chunk;       /* 16, 32, 64 or 128; 0 is 32 */
+    const void* packed_b; /* b by jpllm_gemm_pack_b, or NULL */
 } jpllm_gemm_args;
 
 jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads);
+
+/* b packed once for many products with it, whatever their m. It is another copy: as large as b, or twice as large where
+ * b has 16 bits and is converted. It is used where b would be packed, else b itself is read; the bits are the same.
+ * n, k, b, the dtype of a, math and math_chunk of the arguments say what it is of, and those of a product must be alike
+ * and the instruction set the same, else that returns JPLLM_ERR_PACKED. Not for up. `packed` is aligned to 64 bytes. */
+int64_t jpllm_gemm_packed_bytes(const jpllm_gemm_args* args); /* -1 where the arguments are not right */
+jpllm_status jpllm_gemm_pack_b(const jpllm_gemm_args* args, void* packed, int threads);
 
 /* Many products at once, balanced over the threads: the ragged groups of experts, batches of small ones. Each has the
  * same bits as by itself. Results must not overlap. */

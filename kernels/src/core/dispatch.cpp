@@ -127,6 +127,8 @@ const char* jpllm_status_string(jpllm_status status) {
             return "no memory for the work space";
         case JPLLM_ERR_ISA:
             return "unknown instruction set, or one that this CPU lacks";
+        case JPLLM_ERR_PACKED:
+            return "the packed operand is of another product, type or instruction set";
         case JPLLM_ERR_INDEX:
             return "an index is out of range";
     }

@@ -58,6 +58,8 @@ int chosen_isa();
     }                                                                                          \
     }
 
+#define JPLLM_TEXT2(a) #a
+#define JPLLM_TEXT(a) JPLLM_TEXT2(a)
 #define JPLLM_JOIN2(a, b) a##_##b
 #define JPLLM_JOIN(a, b) JPLLM_JOIN2(a, b)
 // In a unit: the table of any family for the unit's own set, and the beginning of its definition.

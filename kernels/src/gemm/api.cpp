@@ -30,10 +30,21 @@ void check_matrix(Check* check, const jpllm_matrix& x, bool any) {
 Operand operand(const jpllm_matrix& x) {
     return {x.data, x.rs, x.cs, x.data == nullptr ? kFp32 : static_cast<StorageType>(storage_type(x.dtype))};
 }
+// As above, but with its type even where it has no memory: it says how a packed operand is packed.
+Operand typed(const jpllm_matrix& x) { return {x.data, x.rs, x.cs, static_cast<StorageType>(storage_type(x.dtype))}; }
 // A single column has no stride to speak of; 1 lets it take the fast ways.
 Result result(const jpllm_matrix& x, int64_t n) {
     return {x.data, x.rs, n == 1 ? 1 : x.cs,
             x.data == nullptr ? kFp32 : static_cast<StorageType>(storage_type(x.dtype))};
+}
+
+Check check_math(Check check, const jpllm_gemm_args& g) {
+    if (g.math != JPLLM_MATH_FP16_CHUNK) return check.that(g.math == JPLLM_MATH_EXACT || g.math == JPLLM_MATH_INT16);
+    for (const jpllm_matrix* x : {&g.a, &g.b, &g.up}) {
+        check.that(x->data == nullptr || x->dtype == JPLLM_FP16, JPLLM_ERR_DTYPE);
+    }
+    const int chunk = g.math_chunk;
+    return check.that(chunk == 0 || chunk == 16 || chunk == 32 || chunk == 64 || chunk == 128);
 }
 
 Check check_product(const jpllm_gemm_args& g) {
@@ -48,37 +59,53 @@ Check check_product(const jpllm_gemm_args& g) {
         if (x->data != nullptr) check_matrix(&check, *x, any);
     }
     check.that(g.up.data != nullptr || (g.gate_out.data == nullptr && g.up_out.data == nullptr));
-    if (g.math == JPLLM_MATH_FP16_CHUNK) {
-        for (const jpllm_matrix* x : {&g.a, &g.b, &g.up}) {
-            check.that(x->data == nullptr || x->dtype == JPLLM_FP16, JPLLM_ERR_DTYPE);
-        }
-        const int chunk = g.math_chunk;
-        check.that(chunk == 0 || chunk == 16 || chunk == 32 || chunk == 64 || chunk == 128);
-    } else {
-        check.that(g.math == JPLLM_MATH_EXACT || g.math == JPLLM_MATH_INT16);
-    }
+    check = check_math(check, g);
     check.that(g.gate_out.data == nullptr || apart(g.gate_out, g.m, g.n));
     check.that(g.up_out.data == nullptr || apart(g.up_out, g.m, g.n));
+    check.array(g.packed_b, false, 64);
     return check;
 }
 
+Check check_packing(const jpllm_gemm_args& g) {
+    Check check;
+    check.that(g.n >= 0 && g.k >= 0).that(g.up.data == nullptr).storage(g.a.dtype);
+    check_matrix(&check, g.b, g.n > 0 && g.k > 0);
+    return check_math(check, g);
+}
+
 GemmArgs args_of(const jpllm_gemm_args& g) {
-    GemmArgs args{g.m, g.n, g.k, operand(g.a), operand(g.b), result(g.c, g.n)};
+    GemmArgs args{g.m, g.n, g.k, typed(g.a), typed(g.b), result(g.c, g.n)};
     args.accumulate = g.accumulate != 0;
     args.math = g.math == JPLLM_MATH_FP16_CHUNK ? kFp16Chunk : g.math == JPLLM_MATH_INT16 ? kInt16 : kExact;
     if (g.math_chunk > 0) args.chunk = g.math_chunk;
     args.added[0] = operand(g.bias), args.added[1] = operand(g.residual);
     args.up = operand(g.up);
     args.gate_out = result(g.gate_out, g.n), args.up_out = result(g.up_out, g.n);
+    args.packed = g.packed_b;
     return args;
+}
+
+bool packed_fits(const jpllm_gemm_args& g) {
+    return g.packed_b == nullptr || (g.up.data == nullptr && table()->packed_fits(args_of(g), g.packed_b));
 }
 
 }  // namespace
 
 extern "C" {
 
+int64_t jpllm_gemm_packed_bytes(const jpllm_gemm_args* args) {
+    if (check_packing(*args).status != JPLLM_OK || chosen_isa() < 0) return -1;
+    return table()->packed_bytes(args_of(*args));
+}
+
+jpllm_status jpllm_gemm_pack_b(const jpllm_gemm_args* args, void* packed, int threads) {
+    JPLLM_REQUIRE(check_packing(*args).array(packed, true, 64));
+    return done(table()->pack_b(args_of(*args), packed, team_size(threads)));
+}
+
 jpllm_status jpllm_gemm_with(const jpllm_gemm_args* args, int threads) {
     JPLLM_REQUIRE(check_product(*args));
+    if (!packed_fits(*args)) return JPLLM_ERR_PACKED;
     return done(table()->gemm(args_of(*args), team_size(threads)));
 }
 
@@ -86,6 +113,9 @@ jpllm_status jpllm_gemm_batch(int64_t count, const jpllm_gemm_args* products, in
     Check check = Check().that(count >= 0).array(products, count > 0, alignof(jpllm_gemm_args));
     for (int64_t i = 0; i < count && check.status == JPLLM_OK; ++i) check = check_product(products[i]);
     JPLLM_REQUIRE(check);
+    for (int64_t i = 0; i < count; ++i) {
+        if (!packed_fits(products[i])) return JPLLM_ERR_PACKED;
+    }
     GemmArgs* args = new (std::nothrow) GemmArgs[static_cast<size_t>(count)];
     if (args == nullptr) return JPLLM_ERR_MEMORY;
     for (int64_t i = 0; i < count; ++i) args[i] = args_of(products[i]);

@@ -36,7 +36,17 @@ struct GemmArgs {
     Operand added[2] = {};  // a bias (rs = 0) and a residual, say
     Operand up = {};
     Result gate_out = {}, up_out = {};
+    const void* packed = nullptr;  // b, by pack_b: used where b would be packed, without a gate
 };
+
+// At the beginning of a packed B (prepack.h); as long as a line of the cache, for what is behind it.
+struct PackedHeader {
+    char isa[16];
+    int32_t layout, type, math, chunk, pairs, unused;
+    int64_t n, k, more;
+};
+static_assert(sizeof(PackedHeader) == 64, "a packed B is aligned");
+constexpr int32_t kPackedLayout = 1;  // another with every change to what is packed
 
 struct GemmBatchArgs {
     const GemmArgs* products;
@@ -52,7 +62,7 @@ struct ColumnSumArgs {
 
 struct Team;
 
-// The last two are for kernels of other families that multiply inside a team of their own.
+// in_team and floats are for kernels of other families that multiply inside a team of their own.
 struct GemmTable {
     int (*gemm)(const GemmArgs&, int threads);
     int (*gemm_batch)(const GemmBatchArgs&, int threads);
@@ -61,6 +71,10 @@ struct GemmTable {
     void (*in_team)(const Team&, const GemmArgs&, float* memory);
     // Floats of `memory` that any product up to these sizes needs there.
     int64_t (*floats)(int64_t m, int64_t n, int64_t k);
+    // B of a product packed for any M; `a` has the type that it will have.
+    int64_t (*packed_bytes)(const GemmArgs&);
+    int (*pack_b)(const GemmArgs&, void* packed, int threads);
+    bool (*packed_fits)(const GemmArgs&, const void* packed);
 };
 
 }  // namespace jpllm

@@ -19,6 +19,11 @@ inline int64_t k_block(int64_t k) {
     return k == 0 ? V::N : round_up((k + blocks - 1) / blocks, V::N);
 }
 
+template <class E>
+inline int64_t block_of_k(const GemmArgs& g) {
+    return round_up(k_block<E>(g.k), E::k_unit(g));
+}
+
 inline GemmArgs transposed(const GemmArgs& g) {
     const auto turned = [](auto x) {
         const int64_t rs = x.rs;
@@ -28,6 +33,7 @@ inline GemmArgs transposed(const GemmArgs& g) {
     GemmArgs t = g;
     t.m = g.n, t.n = g.m, t.a = turned(g.b), t.b = turned(g.a), t.c = turned(g.c);
     for (Operand& more : t.added) more = turned(more);
+    t.packed = nullptr;
     return t;
 }
 
@@ -37,9 +43,13 @@ constexpr int64_t kNarrow = 256, kFewRows = 2 * kTileRows, kSmall = 128;
 // Rows of A (or columns of B) with k in line, in FP32: the micro-kernel can read them where they lie.
 inline bool along_k(const Operand& x, int64_t k_stride) { return x.type == kFp32 && k_stride == 1; }
 
+// Panels of a B that is packed for many products (prepack.h): a width that suits sums in a panel as well.
+constexpr int64_t kPackedCols = Tuning::panel_n / 2;
+
 // How a product is carried out.
 struct Plan {
     GemmArgs g;
+    const float* packed_b;  // all of B, packed before
     bool a_in_place, b_in_place;
     bool lazy_b;          // each thread packs a sliver of B as it goes
     bool direct, finish;  // the sums are C's elements; there is something to do after the last
@@ -54,7 +64,10 @@ template <class E>
 inline Plan plan_product(const GemmArgs& args) {
     Plan p{};
     p.g = args;
-    if (E::in_place && !there(args.up)) {
+    // What is added to C in another order has other last bits; so such products stay as they are without a packed B.
+    if (args.packed != nullptr && !there(args.up) && !args.accumulate) {
+        p.packed_b = reinterpret_cast<const float*>(static_cast<const char*>(args.packed) + sizeof(PackedHeader));
+    } else if (E::in_place && !there(args.up)) {
         const bool a_narrow = args.n <= kNarrow && along_k(args.a, args.a.cs);
         const bool b_narrow = args.m <= kNarrow && along_k(args.b, args.b.rs) && args.k >= kNarrow;
         if (b_narrow && !(a_narrow && args.n <= args.m)) {
@@ -67,25 +80,28 @@ inline Plan plan_product(const GemmArgs& args) {
     }
     const GemmArgs& g = p.g;
     p.a_in_place = E::in_place && g.n <= kNarrow && along_k(g.a, g.a.cs);
-    p.b_in_place = E::in_place && !there(g.up) && along_k(g.b, g.b.cs) && g.m <= kSmall && g.n <= kSmall;
-    p.lazy_b = g.m <= kFewRows;
+    p.b_in_place =
+        E::in_place && p.packed_b == nullptr && !there(g.up) && along_k(g.b, g.b.cs) && g.m <= kSmall && g.n <= kSmall;
+    p.lazy_b = p.packed_b == nullptr && g.m <= kFewRows;
     p.direct = g.c.type == kFp32 && g.c.cs == 1 && !there(g.up);
     p.finish = !p.direct || there(g.added[0]) || there(g.added[1]);
-    p.kb = round_up(k_block<E>(g.k), E::k_unit(g));
+    p.kb = block_of_k<E>(g);
     p.sides = there(g.up) ? 2 : 1;
     const bool panel_of_sums = !p.direct && p.kb < g.k;
     p.mc = panel_of_sums ? Tuning::panel_m / 2 : Tuning::panel_m;
-    p.nc = panel_of_sums ? Tuning::panel_n / 2 : Tuning::panel_n;
+    p.nc = p.packed_b != nullptr ? kPackedCols : panel_of_sums ? Tuning::panel_n / 2 : Tuning::panel_n;
     const int64_t rows = least(g.m, p.mc), cols = p.sides * round_up(least(g.n, p.nc), E::lanes);
     p.floats_a = p.a_in_place ? 0 : round_up(round_up(rows, 2 * E::rows) * E::floats(p.kb), 64);
-    p.floats_b = p.lazy_b ? 0 : round_up(cols * E::floats(p.kb), 64);
+    p.floats_b = p.lazy_b || p.packed_b != nullptr ? 0 : round_up(cols * E::floats(p.kb), 64);
     p.floats_sums = panel_of_sums ? rows * cols : 0;
     return p;
 }
 
 // Packed blocks and the panel of sums.
 struct Space {
-    float *a, *b, *sums;
+    float* a;
+    const float* b;
+    float* sums;
     int64_t sums_rs;
 };
 
@@ -188,10 +204,10 @@ inline void multiply_block(const Plan& plan, const Space& space, const Block& at
     }
 }
 
-// Packs this thread's share of a block of A and of B.
+// Packs this thread's share of a block of A, and of B to `b`.
 template <class E>
-inline void pack_block(const Team& team, const Plan& plan, const Space& space, const Block& at, int64_t m0, int64_t m1,
-                       int grid_cols, const typename E::Slivers& slivers) {
+inline void pack_block(const Team& team, const Plan& plan, const Space& space, float* b, const Block& at, int64_t m0,
+                       int64_t m1, int grid_cols, const typename E::Slivers& slivers) {
     const int64_t line = E::floats(at.k);
     int64_t from, to;
     if (!plan.a_in_place) {
@@ -199,21 +215,57 @@ inline void pack_block(const Team& team, const Plan& plan, const Space& space, c
         Team{team.id % grid_cols, grid_cols, nullptr}.split(m1 - m0, 2 * E::rows, &from, &to);
         E::pack_a(plan.g.a, at.i + m0 + from, at.i + m0 + to, at.p, at.p + at.k, space.a + (m0 + from) * line);
     }
-    if (plan.lazy_b) return;
+    if (plan.lazy_b || plan.packed_b != nullptr) return;
     team.split(slivers.count, 1, &from, &to);
     for (int64_t s = from; s < to; ++s) {
         const int64_t j = slivers.start(s);
         const int cols = slivers.cols(s), vectors = slivers.vectors(s);
         if (plan.b_in_place && cols == vectors * E::lanes) continue;
-        pack_sliver<E>(plan.g, at.p, at.k, at.j + j, cols, vectors, space.b + plan.sides * j * line);
+        pack_sliver<E>(plan.g, at.p, at.k, at.j + j, cols, vectors, b + plan.sides * j * line);
+    }
+}
+
+// Floats that a line of K takes in blocks of kb.
+template <class E>
+inline int64_t packed_line(int64_t k, int64_t kb) {
+    return k / kb * E::floats(kb) + (k % kb > 0 ? E::floats(k % kb) : 0);
+}
+
+template <class E>
+inline int64_t packed_floats(const GemmArgs& g) {
+    return round_up(g.n, E::lanes) * packed_line<E>(g.k, block_of_k<E>(g));
+}
+
+// Where the block from column jc and step pc on lies.
+template <class E>
+inline int64_t packed_offset(int64_t n, int64_t k, int64_t kb, int64_t jc, int64_t pc) {
+    return jc * packed_line<E>(k, kb) + round_up(least(n - jc, kPackedCols), E::lanes) * (pc / kb * E::floats(kb));
+}
+
+// All of B, every thread its share.
+template <class E>
+inline void pack_panels(const Team& team, const GemmArgs& g, float* to) {
+    const int64_t kb = block_of_k<E>(g);
+    for (int64_t jc = 0; jc < g.n; jc += kPackedCols) {
+        const typename E::Slivers slivers(least(g.n - jc, kPackedCols));
+        int64_t first, last;
+        team.split(slivers.count, 1, &first, &last);
+        for (int64_t pc = 0; pc < g.k; pc += kb) {
+            const int64_t k = least(g.k - pc, kb);
+            float* block = to + packed_offset<E>(g.n, g.k, kb, jc, pc);
+            for (int64_t s = first; s < last; ++s) {
+                const int64_t j = slivers.start(s);
+                E::pack_b(g.b, pc, pc + k, jc + j, slivers.cols(s), slivers.vectors(s), block + j * E::floats(k));
+            }
+        }
     }
 }
 
 template <class E>
 inline void blocked_team(const Team& team, const Plan& plan, float* memory) {
     const GemmArgs& g = plan.g;
-    Space space{memory, memory + plan.floats_a, nullptr, plan.sides * round_up(least(g.n, plan.nc), E::lanes)};
-    if (plan.floats_sums > 0) space.sums = space.b + plan.floats_b;
+    float *own_b = memory + plan.floats_a, *sums = plan.floats_sums > 0 ? own_b + plan.floats_b : nullptr;
+    Space space{memory, own_b, sums, plan.sides * round_up(least(g.n, plan.nc), E::lanes)};
     for (int64_t jc = 0; jc < g.n; jc += plan.nc) {
         const typename E::Slivers slivers(least(g.n - jc, plan.nc));
         for (int64_t ic = 0; ic < g.m; ic += plan.mc) {
@@ -228,7 +280,10 @@ inline void blocked_team(const Team& team, const Plan& plan, float* memory) {
             Team{team.id % grid_cols, grid_cols, nullptr}.split(slivers.count, 1, &s0, &s1);
             for (int64_t pc = 0; pc == 0 || pc < g.k; pc += plan.kb) {  // once even where K is 0
                 const Block at{ic, jc, pc, least(g.k - pc, plan.kb), pc == 0, pc + plan.kb >= g.k};
-                pack_block<E>(team, plan, space, at, m0, m1, grid_cols, slivers);
+                if (plan.packed_b != nullptr) {
+                    space.b = plan.packed_b + packed_offset<E>(g.n, g.k, plan.kb, jc, pc);
+                }
+                pack_block<E>(team, plan, space, own_b, at, m0, m1, grid_cols, slivers);
                 team.barrier();
                 multiply_block<E>(plan, space, at, m0, m1, slivers, s0, s1);
                 team.barrier();

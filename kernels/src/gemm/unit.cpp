@@ -5,6 +5,7 @@
 #include "column_sum.h"
 #include "gemm.h"
 #include "grouped.h"
+#include "prepack.h"
 
 namespace jpllm {
 
@@ -14,6 +15,9 @@ JPLLM_DEFINE_TABLE(GemmTable) = {
     {JPLLM_ISA_NAME::column_sum<float>, JPLLM_ISA_NAME::column_sum<bf16>, JPLLM_ISA_NAME::column_sum<fp16>},
     JPLLM_ISA_NAME::gemm_team,
     JPLLM_ISA_NAME::gemm_floats,
+    JPLLM_ISA_NAME::packed_bytes,
+    JPLLM_ISA_NAME::pack_b,
+    JPLLM_ISA_NAME::packed_fits,
 };
 
 }  // namespace jpllm

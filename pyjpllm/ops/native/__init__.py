@@ -12,6 +12,7 @@ from pyjpllm.ops.native.linear import linear
 from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.native.norm import add_rms_norm, layer_norm, rms_norm
 from pyjpllm.ops.native.optim import adamw_step, sum_of_squares
+from pyjpllm.ops.native.prepack import prepacked
 from pyjpllm.ops.native.rotary import rotary
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_logsumexp",
+    "prepacked",
     "rms_norm",
     "rotary",
     "route",

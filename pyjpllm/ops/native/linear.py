@@ -8,22 +8,24 @@ import torch
 from torch import Tensor
 
 from pyjpllm.ops.native.library import OPS, define, define_gradient, gradient
+from pyjpllm.ops.native.prepack import packed_weight
 from pyjpllm.ops.native.tensors import _native, array, check_storage, rows, rows_in_line, shapes
 from pyjpllm.ops.sums import math_of
 
 
-def _multiply(a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None = None) -> None:
+def _multiply(a: Tensor, b: Tensor, c: Tensor, bias: Tensor | None = None, packed: _native.Array | None = None) -> None:
     """``c = a @ b + bias``, summed as `pyjpllm.ops.use_math` says."""
     math, chunk = math_of(a.dtype)
     added = None if bias is None else array(bias.contiguous())
     threads = torch.get_num_threads()
-    _native.gemm(array(a), array(b), array(c), added, False, threads, math=math, math_chunk=chunk)
+    _native.gemm(array(a), array(b), array(c), added, False, threads, math=math, math_chunk=chunk, packed=packed)
 
 
 def _call_linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``: [..., I] -> [..., O]."""
     y = x.new_empty((*x.shape[:-1], weight_OI.shape[0]))
-    _multiply(rows(x), weight_OI.t(), rows(y), bias_O)
+    x_MI = rows(x)
+    _multiply(x_MI, weight_OI.t(), rows(y), bias_O, packed_weight(weight_OI, x_MI.shape[0]))
     return y
 
 

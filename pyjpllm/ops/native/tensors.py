@@ -27,6 +27,7 @@ _NAMES = {
     torch.float16: "float16",
     torch.int64: "int64",
     torch.int32: "int32",
+    torch.uint8: "uint8",
 }
 
 
