@@ -177,20 +177,31 @@ def test_every_line_has_its_cases() -> None:
     assert 0 < len(quick) < 12
 
 
-@pytest.mark.parametrize("family", ["gemm", "attention", "cross_entropy"])
+@pytest.mark.parametrize("family", ["gemm", "attention", "cross_entropy", "experts"])
 def test_a_small_case_of_each_family_agrees(family: str) -> None:
-    from pyjpllm.bench.kernels import attention, gemm, loss
+    from pyjpllm.bench.kernels import attention, experts, gemm, loss
 
     small = {
         "gemm": lambda: [gemm._case(o, 5, 7, 9, "fp32", "", 1) for o in gemm.ORIENTATIONS],
         "attention": lambda: list(attention._pair(9, 4, 2, 64, "fp32", causal=True)),
         "cross_entropy": lambda: [loss._case(5, 16, 33, "fp32", 1)],
+        "experts": lambda: [experts._case(70, 9, 20, "fp32", backward, 1) for backward in (False, True)],
     }[family]()
     for c in small:
         found = bench_module._measure(
             c, _native.isa(), quick=True, clock=iter(range(10**6)).__next__, extra_memory=False
         )
         assert found.missing is not None or found.agrees
+
+
+@pytest.mark.parametrize("rows", [64, 70, 2048])
+def test_groups_of_experts_are_ragged_and_hold_all_rows(rows: int) -> None:
+    from pyjpllm.bench.kernels.experts import group_sizes
+
+    sizes = group_sizes(rows)
+    assert sum(sizes) == rows
+    assert len(set(sizes)) > 5
+    assert min(sizes) >= 1
 
 
 def test_taking_turns() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pyjpllm.bench.kernels import attention, gemm, loss, memory
+from pyjpllm.bench.kernels import attention, experts, gemm, loss, memory
 from pyjpllm.bench.kernels.case import DTYPES, TOLERANCE, Case, Missing, difference, result_bytes
 from pyjpllm.bench.probe import Peaks, processor
 from pyjpllm.bench.timing import extra_bytes, keep_memory, take_turns
@@ -24,6 +24,7 @@ OPS = (
     "gemm",
     "attention",
     "cross_entropy",
+    "experts",
     "rms_norm",
     "layer_norm",
     "swiglu",
@@ -123,7 +124,7 @@ def isas_here() -> list[str]:
 
 def all_cases(ops: Sequence[str], dtypes: Sequence[str], *, quick: bool, threads: int) -> Iterator[Case]:
     """The cases of these operations in these types."""
-    for family in (gemm, attention, loss, memory):
+    for family in (gemm, attention, loss, experts, memory):
         for case in family.cases(list(dtypes), quick=quick, threads=threads):
             if case.op in ops:
                 yield case
