@@ -90,7 +90,8 @@ struct Words {
     WordLanes v;
 
     static Words zero() { return {WordLanes{}}; }
-    static Words set(const int64_t* p) { return {WordLanes{} + *reinterpret_cast<const double*>(p)}; }
+    // x - 0 is x whatever x is, and compilers know it.
+    static Words set(const int64_t* p) { return {*reinterpret_cast<const double*>(p) - WordLanes{}}; }
     static Words load(const int64_t* p) {
         Words r;
         memcpy(&r.v, p, sizeof r.v);
