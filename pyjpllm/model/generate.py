@@ -74,7 +74,7 @@ def _stream(
     eos_id: int | None,
 ) -> Iterator[int]:
     generator = torch.Generator().manual_seed(seed)
-    device = model.embedding.weight.device
+    device = model.head_weight_vD.device
     cache = model.new_cache(1, len(prompt_ids) + max_new_tokens)
     tokens_1S = torch.tensor([list(prompt_ids)], dtype=torch.int64, device=device)
     for _ in range(max_new_tokens):

@@ -7,12 +7,13 @@ a rank holds x_nD, its part of the tokens. Parallelism is all in the layers of `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.utils.checkpoint import checkpoint
 
 from pyjpllm import ops
@@ -31,6 +32,7 @@ from pyjpllm.parallel import (
     vocab_parallel_cross_entropy,
     vocab_parallel_logits,
 )
+from pyjpllm.parallel.pipeline.parts import Part
 
 
 class Attention(nn.Module):
@@ -147,6 +149,10 @@ class Transformer(nn.Module):
         tp: the tensor-parallel ranks that share the weights.
         dtype: of weights and activations.
         device: where; ``meta`` holds shapes only.
+        parts: the pieces of the model that this rank has, as chunks of a pipeline; None: all of it. Parameters have
+            the names that they have in the whole model.
+        tied_group: the pipeline ranks with the first and the last part, where they are two and the embedding is tied:
+            each holds the embedding, and their gradients are summed.
 
     Attributes:
         activation_checkpointing: "full" keeps only the input of each block and computes the block again in backward;
@@ -160,6 +166,8 @@ class Transformer(nn.Module):
         tp: TensorParallel | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        parts: Sequence[Part] | None = None,
+        tied_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         if config.vocab_size < 1:
@@ -167,20 +175,34 @@ class Transformer(nn.Module):
         self.config = config
         self.tp = tp = TensorParallel() if tp is None else tp
         self.activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
+        self.parts = (Part.whole(config.num_layers),) if parts is None else tuple(parts)
         V, D = config.vocab_size, config.hidden_size
-        self.embedding = VocabParallelEmbedding(V, D, tp=tp, dtype=dtype, device=device)
-        self.blocks = nn.ModuleList(
-            Block(config, layer, tp=tp, dtype=dtype, device=device) for layer in range(config.num_layers)
+        first, last = (any(ends) for ends in zip(*((part.first, part.last) for part in self.parts), strict=True))
+        self.embedding: VocabParallelEmbedding | None = None
+        if first or (last and config.tie_embeddings):
+            copies = 1 if (first and last) or not config.tie_embeddings else 2
+            group = tied_group if copies == 2 else None
+            self.embedding = VocabParallelEmbedding(
+                V, D, tp=tp, copies=copies, grad_group=group, dtype=dtype, device=device
+            )
+        layers = [layer for part in self.parts for layer in range(part.start, part.stop)]
+        self.blocks = nn.ModuleDict(
+            {str(layer): Block(config, layer, tp=tp, dtype=dtype, device=device) for layer in layers}
         )
-        self.norm = RMSNorm(D, config.norm_eps, tp=tp, dtype=dtype, device=device)
+        self.norm: RMSNorm | None = None
         self.head: ColumnParallelLinear | None = None
-        if not config.tie_embeddings:
-            self.head = ColumnParallelLinear(D, V, tp=tp, dtype=dtype, device=device)
+        if last:
+            self.norm = RMSNorm(D, config.norm_eps, tp=tp, dtype=dtype, device=device)
+            if not config.tie_embeddings:
+                self.head = ColumnParallelLinear(D, V, tp=tp, dtype=dtype, device=device)
 
     @property
     def head_weight_vD(self) -> Tensor:
         """This rank's rows of the output head: the embedding's where they are tied."""
-        return self.embedding.weight if self.head is None else self.head.weight
+        if self.head is not None:
+            return self.head.weight
+        assert self.embedding is not None, "this rank has not the last part of the model"
+        return self.embedding.weight
 
     def linear_weights(self) -> Iterator[Tensor]:
         """This rank's weights of all linear layers, the head's last."""
@@ -208,8 +230,28 @@ class Transformer(nn.Module):
             start = 0 if cache is None else cache.length
             positions_S = torch.arange(start, start + tokens_BS.shape[1], device=tokens_BS.device)
             positions_BS = positions_S.expand(tokens_BS.shape)
-        x_nD = self.embedding(tokens_BS)
-        for block in self.blocks:
+        (part,) = self.parts
+        x_nD = self.through(part, None, tokens_BS, positions_BS, document_ids_BS, cache)
+        if cache is not None:
+            cache.advance(tokens_BS.shape[1])
+        return x_nD
+
+    def through(
+        self,
+        part: Part,
+        x_nD: Tensor | None,
+        tokens_BS: Tensor,
+        positions_BS: Tensor,
+        document_ids_BS: Tensor | None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """One of this rank's parts: the residual stream of the part before (None for the first, which starts from the
+        tokens) -> that after this part's layers, and after the last norm in the last."""
+        if x_nD is None:
+            assert self.embedding is not None, "this rank has not the first part of the model"
+            x_nD = self.embedding(tokens_BS)
+        for layer in range(part.start, part.stop):
+            block = self.blocks[str(layer)]
             if self.activation_checkpointing == "full" and torch.is_grad_enabled() and cache is None:
                 x_nD = checkpoint(
                     block, x_nD, positions_BS, document_ids_BS, use_reentrant=False, preserve_rng_state=False
@@ -217,10 +259,11 @@ class Transformer(nn.Module):
             else:
                 remake = self.activation_checkpointing == "cheap"
                 x_nD = block(x_nD, positions_BS, document_ids_BS, cache, remake)
-        if cache is not None:
-            cache.advance(tokens_BS.shape[1])
-        hidden_nD: Tensor = self.norm(x_nD)
-        return hidden_nD
+        if part.last:
+            assert self.norm is not None
+            x_nD = self.norm(x_nD)
+        assert x_nD is not None
+        return x_nD
 
     def loss(
         self,
@@ -233,6 +276,10 @@ class Transformer(nn.Module):
     ) -> ops.CrossEntropy:
         """Cross-entropy summed over all tokens of the batch whose target is not -100, equal on all tp ranks."""
         hidden_nD = self(tokens_BS, positions_BS=positions_BS, document_ids_BS=document_ids_BS)
+        return self.loss_of(hidden_nD, targets_BS, z_loss=z_loss)
+
+    def loss_of(self, hidden_nD: Tensor, targets_BS: Tensor, *, z_loss: float = 0.0) -> ops.CrossEntropy:
+        """The loss as in `loss`, of what the last part gives."""
         return vocab_parallel_cross_entropy(
             hidden_nD, self.head_weight_vD, targets_BS, tp=self.tp, vocab_size=self.config.vocab_size, z_loss=z_loss
         )
@@ -256,7 +303,7 @@ class Transformer(nn.Module):
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for ``batch`` rows of up to ``capacity`` positions, of this rank's kv heads."""
         kv = head_ranges(self.config.num_heads, self.config.num_kv_heads, self.tp).kv
-        weight = self.embedding.weight
+        weight = self.head_weight_vD
         return KVCache(
             self.config.num_layers,
             batch,

@@ -35,6 +35,16 @@ def prepacked(weights: Iterable[Tensor], rows: int) -> AbstractContextManager[No
     return nullcontext() if own is None else cast("AbstractContextManager[None]", own(weights, rows))
 
 
+def linear_grad_input(dy: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of `linear`'s x, ``dy @ weight``: dy [..., O], weight [O, I] -> [..., I]. Without autograd."""
+    return cast(Tensor, operation("linear_grad_input")(dy, weight))
+
+
+def linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `linear`'s weight, ``dy.T @ x`` over all rows: [..., O], [..., I] -> [O, I]. Without autograd."""
+    return cast(Tensor, operation("linear_grad_weight")(dy, x))
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``weight * x / sqrt(mean(x ** 2) + eps)`` over the last dimension: x [..., D], weight [D] -> [..., D].
 

@@ -78,6 +78,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _apply(formula, inputs, [x.dtype])[0]
 
 
+def linear_grad_input(dy: Tensor, weight: Tensor) -> Tensor:
+    return _tensor(_floats(dy) @ _floats(weight), dy)
+
+
+def linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    rows_dy, rows_x = (_floats(t).reshape(-1, t.shape[-1]) for t in (dy, x))
+    return _tensor(rows_dy.T @ rows_x, x)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     def formula(x: Array, weight: Array) -> tuple[list[Array], Gradients]:
         size = x.shape[-1]

@@ -28,6 +28,8 @@ __all__ = [
     "embedding",
     "grouped_linear",
     "linear",
+    "linear_grad_input",
+    "linear_grad_weight",
     "linear_logsumexp",
     "rms_norm",
     "rotary",
@@ -46,6 +48,16 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
+
+
+@torch.no_grad()
+def linear_grad_input(dy: Tensor, weight: Tensor) -> Tensor:
+    return dy @ weight
+
+
+@torch.no_grad()
+def linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    return dy.reshape(-1, dy.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
 
 
 class _RMSNorm(torch.autograd.Function):

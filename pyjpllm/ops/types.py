@@ -12,6 +12,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 OPERATIONS: tuple[str, ...] = (
     "linear",
+    "linear_grad_input",
+    "linear_grad_weight",
     "rms_norm",
     "add_rms_norm",
     "attention",

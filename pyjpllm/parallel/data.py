@@ -127,5 +127,6 @@ def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
     for group, entry in flat.entries():
         total += ops.sum_of_squares(group.grad[entry.start : entry.stop]) / entry.layout.copies
     collectives.all_reduce(total, mesh.group("tp"))
+    collectives.all_reduce(total, mesh.group("pp"))
     collectives.broadcast(total, mesh.group("dp"))  # replicas must take the same decision, down to the last bit
     return 0.0 if total.is_meta else float(total.sqrt())

@@ -46,7 +46,7 @@ class Layout:
     Attributes:
         global_shape: the shape of the whole parameter.
         slices: one ``(start, stop)`` a dimension: the piece is ``whole[start_0:stop_0, start_1:stop_1, ...]``.
-        copies: how many ranks of the tensor-parallel group hold this very piece.
+        copies: how many ranks hold this very piece, data-parallel replicas apart.
         grad_group: the ranks whose gradients of this piece are parts of its gradient and must be summed before use;
             None when each rank's own gradient is already the whole.
     """

@@ -17,6 +17,7 @@ from torch import nn
 from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
 from pyjpllm.ops.api import combine_cross_entropy
+from pyjpllm.parallel.deferred import linear
 from pyjpllm.parallel.layout import Layout, set_layout, split_range
 from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
 
@@ -95,7 +96,7 @@ class ColumnParallelLinear(nn.Module):
 
     def forward(self, x_NI: torch.Tensor) -> torch.Tensor:
         """x[..., I] -> y[..., o]."""
-        return ops.linear(x_NI, self.weight, self.bias)
+        return linear(x_NI, self.weight, self.bias)
 
 
 class RowParallelLinear(nn.Module):
@@ -131,8 +132,8 @@ class RowParallelLinear(nn.Module):
     def forward(self, x_Ni: torch.Tensor) -> torch.Tensor:
         """x_Ni -> y_nO (sequence parallel) or y_NO."""
         if self.tp.size == 1:
-            return ops.linear(x_Ni, self.weight, self.bias)
-        y = tp_output(ops.linear(x_Ni, self.weight), self.tp)
+            return linear(x_Ni, self.weight, self.bias)
+        y = tp_output(linear(x_Ni, self.weight), self.tp)
         return y if self.bias is None else y + self.bias
 
 
@@ -169,7 +170,11 @@ class RMSNorm(nn.Module):
 
 
 class VocabParallelEmbedding(nn.Module):
-    """The embedding with its V rows split over the ranks; ``vocab_size`` need not divide, or reach, ``tp.size``."""
+    """The embedding with its V rows split over the ranks; ``vocab_size`` need not divide, or reach, ``tp.size``.
+
+    Args:
+        copies, grad_group: how many pipeline ranks hold this very piece, and which (a head that is tied to it).
+    """
 
     def __init__(
         self,
@@ -177,6 +182,8 @@ class VocabParallelEmbedding(nn.Module):
         dim: int,
         *,
         tp: TensorParallel,
+        copies: int = 1,
+        grad_group: dist.ProcessGroup | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -184,7 +191,8 @@ class VocabParallelEmbedding(nn.Module):
         self.tp, self.vocab_size = tp, vocab_size
         self.piece = split_range(vocab_size, tp.size, tp.rank)
         self.weight = nn.Parameter(torch.empty(self.piece[1] - self.piece[0], dim, dtype=dtype, device=device))
-        set_layout(self.weight, Layout.split((vocab_size, dim), 0, self.piece))
+        layout = Layout.split((vocab_size, dim), 0, self.piece, copies=copies, grad_group=grad_group)
+        set_layout(self.weight, layout)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """ids of any shape, N in all -> x_nD (sequence parallel) or x_ND, rows flat."""

@@ -112,7 +112,7 @@ def test_cheap_checkpointing_keeps_no_output_of_norms_and_swiglu(monkeypatch, mo
         monkeypatch.setattr(ops, name, watch(getattr(ops, name)))
     model = build(config())
     x_ND = torch.randn(18, model.config.hidden_size, dtype=next(model.parameters()).dtype, requires_grad=True)
-    out_ND = model.blocks[0](x_ND, torch.arange(9).expand(2, 9), None, None, mode == "cheap")
+    out_ND = model.blocks["0"](x_ND, torch.arange(9).expand(2, 9), None, None, mode == "cheap")
     assert [ref.expired() for ref in made] == [gone] * 3
     out_ND.sum().backward()
     assert len(made) == (6 if gone else 3)
@@ -139,7 +139,7 @@ def test_activation_checkpointing_computes_blocks_again():
     model = build(config())
     model.activation_checkpointing = "full"
     calls = []
-    model.blocks[0].mlp.gate.register_forward_hook(lambda *_: calls.append(1))
+    model.blocks["0"].mlp.gate.register_forward_hook(lambda *_: calls.append(1))
     model.loss(tokens(), tokens()).loss.backward()
     assert len(calls) == 2
     with torch.no_grad():

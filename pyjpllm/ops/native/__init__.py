@@ -8,7 +8,7 @@ from pyjpllm.ops.native.attention import attention
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
 from pyjpllm.ops.native.embedding import embedding
 from pyjpllm.ops.native.experts import combine, dispatch, grouped_linear, route, sort_by_expert
-from pyjpllm.ops.native.linear import linear
+from pyjpllm.ops.native.linear import linear, linear_grad_input, linear_grad_weight
 from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.native.norm import add_rms_norm, layer_norm, rms_norm
 from pyjpllm.ops.native.optim import adamw_step, sum_of_squares
@@ -27,6 +27,8 @@ __all__ = [
     "grouped_linear",
     "layer_norm",
     "linear",
+    "linear_grad_input",
+    "linear_grad_weight",
     "linear_logsumexp",
     "prepacked",
     "rms_norm",

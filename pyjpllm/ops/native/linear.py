@@ -101,3 +101,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     fits = fits and (bias is None or bias.shape == weight.shape[:1])
     shapes("linear", "x [..., I], weight [O, I] and bias [O]", fits, x, weight, bias)
     return cast(Tensor, OPS.linear(x, weight, bias))
+
+
+@torch.no_grad()
+def linear_grad_input(dy: Tensor, weight: Tensor) -> Tensor:
+    """``dy @ weight``: dy [..., O], weight [O, I] -> [..., I]; types and sums as in `linear`."""
+    check_storage("linear_grad_input", dy=dy, weight=weight)
+    fits = dy.ndim >= 1 and weight.ndim == 2 and dy.shape[-1] == weight.shape[0]
+    shapes("linear_grad_input", "dy [..., O] and weight [O, I]", fits, dy, weight)
+    return cast(Tensor, OPS.linear_grad_input(dy, weight))
+
+
+@torch.no_grad()
+def linear_grad_weight(dy: Tensor, x: Tensor) -> Tensor:
+    """``dy.T @ x`` over all rows: dy [..., O], x [..., I] -> [O, I]; types and sums as in `linear`."""
+    check_storage("linear_grad_weight", dy=dy, x=x)
+    fits = dy.ndim >= 1 and dy.shape[:-1] == x.shape[:-1]
+    shapes("linear_grad_weight", "dy [..., O] and x [..., I]", fits, dy, x)
+    return cast(Tensor, OPS.linear_grad_weight(dy, x))
