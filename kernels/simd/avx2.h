@@ -34,12 +34,8 @@ struct V {
     static V widen(__m128i x) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16))}; }
     __m128i halves() const { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     __m128i narrow() const {
-        const __m256i bits = _mm256_castps_si256(v);
-        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-        const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-        const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
         const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-        const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+        const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded(), quiet(), nan), 16);
         return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08));
     }
     // The first n 16-bit elements; there is no masked load of them.
@@ -61,10 +57,58 @@ struct V {
         _mm_storeu_ps(high, _mm256_extractf128_ps(v, 1));
     }
 
+    // BF16 in the upper halves of the lanes; not of a NaN, whose bits may carry over into its sign.
+    __m256i rounded() const {
+        const __m256i bits = _mm256_castps_si256(v);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    }
+    __m256i quiet() const { return _mm256_or_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x400000)); }
+
     static __m256i mask(int n) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
 };
+
+// BF16 costs its shuffles and shifts, for which there are two pipes. So vectors take the even and the odd elements of a
+// row where their order is free, two are packed at a time where it is not, and only a branch looks for NaN.
+struct Rounded {
+    __m256i x, y;  // in the upper halves of the lanes
+};
+JPLLM_INLINE Rounded round_two(V x, V y) {
+    const __m256 nan = _mm256_cmp_ps(x.v, y.v, _CMP_UNORD_Q);
+    if (__builtin_expect(_mm256_movemask_ps(nan), 0) == 0) return {x.rounded(), y.rounded()};
+    const auto either = [](V a) {
+        return _mm256_blendv_epi8(a.rounded(), a.quiet(), _mm256_castps_si256(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)));
+    };
+    return {either(x), either(y)};
+}
+JPLLM_INLINE __m256i two_in_order(V x, V y) {
+    const Rounded r = round_two(x, y);
+    const __m256i halves = _mm256_packus_epi32(_mm256_srli_epi32(r.x, 16), _mm256_srli_epi32(r.y, 16));
+    return _mm256_permute4x64_epi64(halves, 0xd8);
+}
+JPLLM_INLINE __m256i two_mixed(V x, V y) {
+    const Rounded r = round_two(x, y);
+    return _mm256_blend_epi16(_mm256_srli_epi32(r.x, 16), r.y, 0xaa);
+}
+JPLLM_INLINE void store_two(bf16* p, V x, V y) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), two_in_order(x, y));
+}
+JPLLM_INLINE void stream_two(bf16* p, V x, V y) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), two_in_order(x, y));
+}
+JPLLM_INLINE void load_mixed(const bf16* p, V& x, V& y) {
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    x.v = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+    y.v = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+}
+JPLLM_INLINE void store_mixed(bf16* p, V x, V y) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), two_mixed(x, y));
+}
+JPLLM_INLINE void stream_mixed(bf16* p, V x, V y) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), two_mixed(x, y));
+}
 
 inline void stream_end() { _mm_sfence(); }
 inline void zero_lines(void*, size_t) {}

@@ -14,16 +14,16 @@ struct Vs {
     static Vs set(float x) { return {V::set(x), V::set(x), V::set(x), V::set(x)}; }
     static Vs zero() { return set(0.0f); }
     template <class T>
-    static Vs load(const T* p) {
+    static JPLLM_INLINE Vs load(const T* p) {
         return {V::load(p), V::load(p + V::N), V::load(p + 2 * V::N), V::load(p + 3 * V::N)};
     }
     template <class T>
-    void store(T* p) const {
-        a.store(p), b.store(p + V::N), c.store(p + 2 * V::N), d.store(p + 3 * V::N);
+    JPLLM_INLINE void store(T* p) const {
+        store_two(p, a, b), store_two(p + 2 * V::N, c, d);
     }
     template <class T>
-    void stream(T* p) const {
-        a.stream(p), b.stream(p + V::N), c.stream(p + 2 * V::N), d.stream(p + 3 * V::N);
+    JPLLM_INLINE void stream(T* p) const {
+        stream_two(p, a, b), stream_two(p + 2 * V::N, c, d);
     }
 };
 
@@ -55,11 +55,13 @@ inline void for_each(Vs x, F f) {
     f(x.a), f(x.b), f(x.c), f(x.d);
 }
 
-// Where a kernel is in a row: `lanes` lanes of one vector from j on, or all of four.
-template <class X>
+// Where a kernel is in a row: `lanes` lanes of one vector from j on, or all of four. 16-bit elements of four vectors
+// come mixed (simd.h) unless `kInOrder`: what has FP32 elements of the caller's at the same places needs their order;
+// rows of one type do not, nor FP32 rows of the kernel's own that are only used through At<Vs> from the same j on.
+template <class X, bool kInOrder = false>
 struct At;
-template <>
-struct At<V> {
+template <bool kInOrder>
+struct At<V, kInOrder> {
     int64_t j;
     int lanes;
     template <class T>
@@ -74,18 +76,30 @@ struct At<V> {
             x.store_n(p + j, lanes);
         }
     }
+    // x, with `fill` in the lanes beyond the row.
+    V fill(V x, float fill) const { return lanes == V::N ? x : first_n(x, lanes, fill); }
 };
-template <>
-struct At<Vs> {
+template <bool kInOrder>
+struct At<Vs, kInOrder> {
     int64_t j;
     template <class T>
-    Vs load(const T* p) const {
-        return Vs::load(p + j);
+    JPLLM_INLINE Vs load(const T* p) const {
+        if (kInOrder) return Vs::load(p + j);
+        Vs x;
+        load_mixed(p + j, x.a, x.b), load_mixed(p + j + 2 * V::N, x.c, x.d);
+        return x;
     }
     template <class T>
-    void store(Vs x, T* p) const {
-        x.store(p + j);
+    JPLLM_INLINE void store(const Vs& x, T* p) const {
+        if (kInOrder) return x.store(p + j);
+        store_mixed(p + j, x.a, x.b), store_mixed(p + j + 2 * V::N, x.c, x.d);
     }
+    template <class T>
+    JPLLM_INLINE void stream(const Vs& x, T* p) const {
+        if (kInOrder) return x.stream(p + j);
+        stream_mixed(p + j, x.a, x.b), stream_mixed(p + j + 2 * V::N, x.c, x.d);
+    }
+    JPLLM_INLINE Vs fill(const Vs& x, float) const { return x; }
 };
 
 }  // namespace

@@ -2,8 +2,6 @@
 #pragma once
 #include "math.h"
 
-#define JPLLM_INLINE inline __attribute__((always_inline))
-
 namespace jpllm {
 namespace JPLLM_ISA_NAME {
 namespace {

@@ -6,6 +6,11 @@
 //                                     p: float, bf16 or fp16; stores round to nearest, ties to even, NaN stays NaN
 //   x.stream(p)                       as store, past the caches on x86; p is aligned to N elements, and stream_end()
 //                                     comes before another thread reads
+//   load_mixed(p, x, y) store_mixed(p, x, y) stream_mixed(p, x, y)
+//                                     2 N elements, 16-bit ones in whatever order over x and y is cheapest, the same
+//                                     in all three
+//   store_two(p, x, y) stream_two(p, x, y)
+//                                     x, then y; streams are of p aligned to 2 N 16-bit elements, or N floats
 //   zero_lines(p, bytes)              SVE: the whole cache lines of p .. p + bytes are zero, without having been read
 //   + - * / fma(a,b,c)=ab+c fnma(a,b,c)=c-ab sqrt round(nearest) scale2(x,n)=x*2^n (n whole)
 //   max(a, b) min(a, b)               give b where either is NaN (SVE: NaN)
@@ -30,6 +35,7 @@
 #else
 #define JPLLM_UNROLL _Pragma("GCC unroll 64")
 #endif
+#define JPLLM_INLINE inline __attribute__((always_inline))
 // x86 gains from inner loops unrolled; on SVE, GCC makes chains of MOVPRFX of them.
 #if !defined(__x86_64__)
 #define JPLLM_UNROLL_X86
@@ -82,6 +88,28 @@ template <class T>
 struct Storage<const T*> {
     using type = T;
 };
+
+// Where an instruction set has nothing better for a type.
+template <class T>
+JPLLM_INLINE void store_two(T* p, V x, V y) {
+    x.store(p), y.store(p + V::N);
+}
+template <class T>
+JPLLM_INLINE void stream_two(T* p, V x, V y) {
+    x.stream(p), y.stream(p + V::N);
+}
+template <class T>
+JPLLM_INLINE void load_mixed(const T* p, V& x, V& y) {
+    x = V::load(p), y = V::load(p + V::N);
+}
+template <class T>
+JPLLM_INLINE void store_mixed(T* p, V x, V y) {
+    store_two(p, x, y);
+}
+template <class T>
+JPLLM_INLINE void stream_mixed(T* p, V x, V y) {
+    stream_two(p, x, y);
+}
 
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
 inline void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1); }

@@ -144,8 +144,9 @@ inline void combine_backward_token(const CombineArgs& a, int64_t n) {
     for (int64_t i = 0; i < a.k; ++i) {
         const int64_t at = a.position[n * a.k + i];
         const T* x = row<T>(a.x, at);
-        a.dweights[n * a.k + i] = sum_of(
-            a.d, [&](int64_t j, int lanes, V s) { return fma(load_part(dy + j, lanes), load_part(x + j, lanes), s); });
+        float dot[1];
+        sum_row(a.d, dot, [&](auto at, auto(&s)[1]) { s[0] = fma(at.load(dy), at.load(x), s[0]); });
+        a.dweights[n * a.k + i] = dot[0];
         const V weight = V::set(a.weights[n * a.k + i]);
         T* const dx[1] = {row<T>(a.y, at)};
         write_rows(dx, a.d, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(dy) * weight; });

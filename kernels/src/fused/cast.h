@@ -24,7 +24,7 @@ inline bool cast_row(const CastArgs& a, int64_t i) {
         if (sizeof(To) == 2) largest = max(max(r, zero - r), largest);
     };
     To* const y[1] = {row<To>(a.y, i)};
-    write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
+    write_rows_in_order(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
         r[0] = at.load(x) * scale;
         for_each(r[0], judge);
     });

@@ -30,8 +30,12 @@ inline int embedding(const EmbeddingArgs& args, int threads) {
                 }
                 const T* from = row<T>(a.x, a.ids[i]);
                 T* const to[1] = {row<T>(a.y, i)};
-                if (i + 1 < stop && a.ids[i + 1] >= 0 && a.ids[i + 1] < a.v) prefetch(row<T>(a.x, a.ids[i + 1]));
-                write_rows(to, a.d, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(from); });
+                const bool more = i + 1 < stop && a.ids[i + 1] >= 0 && a.ids[i + 1] < a.v;
+                const T* next = more ? row<T>(a.x, a.ids[i + 1]) : from;
+                write_rows(to, a.d, a.past_caches, [&](auto at, auto(&r)[1]) {
+                    prefetch_step(next + at.j);
+                    r[0] = at.load(from);
+                });
             }
             if (a.past_caches) stream_end();
         },
@@ -71,12 +75,12 @@ inline void add_tokens(const EmbeddingArgs& a, const int64_t* tokens, bool first
                        float* sums) {
     const T* x[COUNT];
     for (int k = 0; k < COUNT; ++k) x[k] = row<T>(a.x, tokens[k]) + from;
-    for_vectors(n, [&](int64_t j, int lanes) {
-        V s = load_part(x[0] + j, lanes);
-        if (!first) s = load_part(sums + j, lanes) + s;
+    for_steps(n, [&](auto at) {
+        auto s = at.load(x[0]);
+        if (!first) s = at.load(sums) + s;
         JPLLM_UNROLL for (int k = 1; k < COUNT; ++k)
-            s = s + load_part(x[k] + j, lanes);
-        store_part(s, sums + j, lanes);
+            s = s + at.load(x[k]);
+        at.store(s, sums);
     });
 }
 
@@ -86,12 +90,16 @@ inline void embedding_gradient(const EmbeddingArgs& a, const TokensOfRows& t, in
                                float* sums) {
     const int64_t first = t.first[r], last = t.first[r + 1];
     T* const y[1] = {row<T>(a.y, r) + from};
+    const T* next = last == first ? y[0] : row<T>(a.x, t.order[last < a.n ? last : first]) + from;
     if (last - first <= 1) {
         if (last == first) {
             write_rows(y, n, a.past_caches, [](auto, auto(&v)[1]) { v[0] = v[0].zero(); });
         } else {
             const T* x = row<T>(a.x, t.order[first]) + from;
-            write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) { v[0] = at.load(x); });
+            write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) {
+                prefetch_step(next + at.j);
+                v[0] = at.load(x);
+            });
         }
         return;
     }
@@ -100,7 +108,10 @@ inline void embedding_gradient(const EmbeddingArgs& a, const TokensOfRows& t, in
         add_tokens<kTokensAtOnce, T>(a, t.order + i, i == first, from, n, sums);
     }
     for (; i < last; ++i) add_tokens<1, T>(a, t.order + i, i == first, from, n, sums);
-    write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) { v[0] = at.load(sums); });
+    write_rows(y, n, a.past_caches, [&](auto at, auto(&v)[1]) {
+        prefetch_step(next + at.j);
+        v[0] = at.load(sums);
+    });
 }
 
 struct EmbeddingBackwardCall {

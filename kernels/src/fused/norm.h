@@ -13,11 +13,13 @@ namespace {
 // sum of (x - mean)^2 over a row; without a mean, of x^2.
 template <bool kCentred, class T>
 inline float squares_of(const T* x, V mean, int64_t d) {
-    return sum_of(d, [&](int64_t j, int lanes, V s) {
-        V t = load_part(x + j, lanes);
-        if (kCentred) t = lanes == V::N ? t - mean : first_n(t - mean, lanes, 0.0f);
-        return fma(t, t, s);
+    float squares[1];
+    sum_row(d, squares, [&](auto at, auto(&s)[1]) {
+        auto t = at.load(x);
+        if (kCentred) t = at.fill(t - mean, 0.0f);
+        s[0] = fma(t, t, s[0]);
     });
+    return squares[0];
 }
 
 // h = x + update, rounded to T as it is kept; returns where the norm is to read it. `copy` is a row of the caches for
@@ -25,15 +27,10 @@ inline float squares_of(const T* x, V mean, int64_t d) {
 template <class T>
 inline const T* add_row(const NormArgs& a, int64_t i, T* copy) {
     const T *x = row<T>(a.x, i), *update = row<T>(a.update, i);
-    T *h = row<T>(a.sum, i), *near = copy == nullptr ? h : copy;
-    for_vectors(a.d, [&](int64_t j, int lanes) {
-        store_part(load_part(x + j, lanes) + load_part(update + j, lanes), near + j, lanes);
-    });
-    if (copy != nullptr) {
-        T* const y[1] = {h};
-        write_rows(y, a.d, true, [&](auto at, auto(&r)[1]) { r[0] = at.load(near); });
-    }
-    return near;
+    T *const h[1] = {row<T>(a.sum, i)}, *const near[1] = {copy == nullptr ? h[0] : copy};
+    write_rows(near, a.d, false, [&](auto at, auto(&r)[1]) { r[0] = at.load(x) + at.load(update); });
+    if (copy != nullptr) write_rows(h, a.d, true, [&](auto at, auto(&r)[1]) { r[0] = at.load(copy); });
+    return near[0];
 }
 
 template <class T, bool kCentred>
@@ -46,8 +43,9 @@ inline void norm_rows(const NormArgs& a, int64_t start, int64_t stop) {
         const T* x = a.update.data != nullptr ? add_row<T>(a, i, copy) : row<T>(a.x, i);
         V mean = V::zero();
         if (kCentred) {
-            const float total = sum_of(a.d, [&](int64_t j, int lanes, V s) { return s + load_part(x + j, lanes); });
-            mean = V::set(total * share);
+            float total[1];
+            sum_row(a.d, total, [&](auto at, auto(&s)[1]) { s[0] = s[0] + at.load(x); });
+            mean = V::set(total[0] * share);
             mean.store_n(a.mean + i, 1);
         }
         // In vectors, because A64FX blocks for 98 cycles at a scalar square root or quotient.
@@ -92,20 +90,15 @@ inline void norm_backward_row(const NormBackwardArgs& a, int64_t i, float share,
     const T *x = row<T>(a.x, i), *dy = row<T>(a.dy, i), *weight = static_cast<const T*>(a.weight);
     const T* dsum = a.dsum.data == nullptr ? nullptr : row<T>(a.dsum, i);
     const V rstd = V::set(a.rstd[i]), mean = kCentred ? V::set(a.mean[i]) : V::zero();
-    const auto centred = [&](int64_t j, int lanes) {
-        const V t = load_part(x + j, lanes);
-        return kCentred ? t - mean : t;
-    };
-    const float dot = sum_of(a.d, [&](int64_t j, int lanes, V s) {
-        return fma(load_part(dy + j, lanes) * load_part(weight + j, lanes), centred(j, lanes), s);
+    float sums[kCentred ? 2 : 1];  // of g (x - mean), of g
+    sum_row(a.d, sums, [&](auto at, auto& s) {
+        const auto g = at.load(dy) * at.load(weight), h = at.load(x);
+        s[0] = fma(g, kCentred ? h - mean : h, s[0]);
+        if constexpr (kCentred) s[1] = s[1] + g;
     });
-    const V pull = rstd * V::set(dot * share);
+    const V pull = rstd * V::set(sums[0] * share);
     V push = V::zero();
-    if (kCentred) {
-        push = V::set(share * sum_of(a.d, [&](int64_t j, int lanes, V s) {
-                          return fma(load_part(dy + j, lanes), load_part(weight + j, lanes), s);
-                      }));
-    }
+    if constexpr (kCentred) push = V::set(sums[1] * share);
     T* const dx[1] = {row<T>(a.dx, i)};
     write_rows(dx, a.d, a.past_caches, [&](auto at, auto(&r)[1]) {
         prefetch_step(x + a.x.stride + at.j), prefetch_step(dy + a.dy.stride + at.j);
@@ -147,8 +140,8 @@ inline int norm_backward(const NormBackwardArgs& args, int threads) {
             }
             if (a.past_caches) stream_end();
             team.barrier();
-            sum_blocks(team, c.dweight, row_blocks(a.m), a.d, static_cast<T*>(a.dweight));
-            if (kCentred) sum_blocks(team, c.dbias, row_blocks(a.m), a.d, static_cast<T*>(a.dbias));
+            sum_mixed_blocks(team, c.dweight, row_blocks(a.m), a.d, static_cast<T*>(a.dweight));
+            if (kCentred) sum_mixed_blocks(team, c.dbias, row_blocks(a.m), a.d, static_cast<T*>(a.dbias));
         },
         &call);
     return 0;

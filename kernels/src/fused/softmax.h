@@ -10,43 +10,45 @@ namespace {
 
 template <class T>
 inline float largest_of(const T* x, int64_t n) {
-    const V lowest = V::set(-__builtin_inff());
-    V m0 = lowest, m1 = lowest, m2 = lowest, m3 = lowest;
+    Vs m = Vs::set(-__builtin_inff());
     int64_t j = 0;
-    for (; j + 4 * V::N <= n; j += 4 * V::N) {
-        m0 = max(V::load(x + j), m0);
-        m1 = max(V::load(x + j + V::N), m1);
-        m2 = max(V::load(x + j + 2 * V::N), m2);
-        m3 = max(V::load(x + j + 3 * V::N), m3);
+    for (; j + Vs::N <= n; j += Vs::N) m = max(At<Vs>{j}.load(x), m);
+    for (; j < n; j += V::N) {
+        const At<V> at{j, static_cast<int>(least(V::N, n - j))};
+        m.a = max(at.fill(at.load(x), -__builtin_inff()), m.a);
     }
-    for_vectors(n - j, [&](int64_t i, int lanes) {
-        m0 = max(lanes == V::N ? V::load(x + j + i) : first_n(load_part(x + j + i, lanes), lanes, -__builtin_inff()),
-                 m0);
-    });
-    return max_lane(max(max(m0, m1), max(m2, m3)));
+    return max_lane(max(max(m.a, m.b), max(m.c, m.d)));
 }
 
-// `power` is a row of FP32 for e^(x - largest). A row with a NaN, or whose largest is infinite, gives NaN throughout.
+// Rows [start, stop). A row with a NaN, or whose largest is infinite, gives NaN throughout. `powers` are two rows of
+// FP32 for e^(x - largest): a row is written while the next one's are computed, so that neither waits for the other.
 template <class T>
-inline void softmax_row(const SoftmaxArgs& a, int64_t i, float* power) {
-    const T* x = row<T>(a.x, i);
-    const V largest = V::set(largest_of(x, a.n));
-    Vs sums = Vs::zero();
-    V rest = V::zero();
-    int64_t j = 0;
-    for (; j + Vs::N <= a.n; j += Vs::N) {
-        prefetch_step(x + a.x.stride + j);  // of the next row, which comes from memory while this one is computed
-        const Vs e = exp(Vs::load(x + j) - largest);
-        e.store(power + j);
-        sums = sums + e;
+inline void softmax_rows(const SoftmaxArgs& a, int64_t start, int64_t stop, float* powers) {
+    V scale = V::zero();
+    for (int64_t i = start; i < stop; ++i) {
+        const T* x = row<T>(a.x, i);
+        const V largest = V::set(largest_of(x, a.n));
+        float *power = powers + (i & 1) * a.n, *before = powers + (~i & 1) * a.n;
+        RowSum sums;
+        const auto take = [&](auto at) __attribute__((always_inline)) {
+            prefetch_step(x + a.x.stride + at.j);  // of the next row
+            const auto e = exp(at.load(x) - largest);
+            at.store(e, power);
+            sums.add(at, e);
+        };
+        if (i == start) {
+            for_steps(a.n, take);
+        } else {
+            T* const y[1] = {row<T>(a.y, i - 1)};
+            write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
+                r[0] = at.load(before) * scale;
+                take(at);
+            });
+        }
+        scale = V::set(1.0f) / V::set(sums.total());
     }
-    for_vectors(a.n - j, [&](int64_t i, int lanes) {
-        const V e = exp(load_part(x + j + i, lanes) - largest);
-        store_part(e, power + j + i, lanes);
-        rest = rest + first_n(e, lanes, 0.0f);
-    });
-    const V scale = V::set(1.0f) / V::set(sum(across(sums) + rest));
-    T* const y[1] = {row<T>(a.y, i)};
+    const float* power = powers + (~stop & 1) * a.n;
+    T* const y[1] = {row<T>(a.y, stop - 1)};
     write_rows(y, a.n, a.past_caches, [&](auto at, auto(&r)[1]) { r[0] = at.load(power) * scale; });
 }
 
@@ -54,8 +56,9 @@ inline void softmax_row(const SoftmaxArgs& a, int64_t i, float* power) {
 template <class T>
 inline void softmax_backward_row(const SoftmaxArgs& a, int64_t i) {
     const T *y = row<T>(a.x, i), *dy = row<T>(a.dy, i);
-    const V dot = V::set(sum_of(
-        a.n, [&](int64_t j, int lanes, V s) { return fma(load_part(dy + j, lanes), load_part(y + j, lanes), s); }));
+    float sums[1];
+    sum_row(a.n, sums, [&](auto at, auto(&s)[1]) { s[0] = fma(at.load(dy), at.load(y), s[0]); });
+    const V dot = V::set(sums[0]);
     T* const dx[1] = {row<T>(a.y, i)};
     write_rows(dx, a.n, a.past_caches, [&](auto at, auto(&r)[1]) {
         prefetch_step(y + a.x.stride + at.j), prefetch_step(dy + a.dy.stride + at.j);
@@ -78,20 +81,15 @@ inline int softmax(const SoftmaxArgs& args, int threads) {
             const SoftmaxArgs& a = c.args;
             int64_t start, stop;
             team.split(a.m, 1, &start, &stop);
-            float* power = nullptr;
-            if (a.dy.data == nullptr && start < stop) {
-                power = static_cast<float*>(workspace(static_cast<size_t>(a.n) * sizeof(float)));
-                if (power == nullptr) {
+            if (a.dy.data != nullptr) {
+                for (int64_t i = start; i < stop; ++i) softmax_backward_row<T>(a, i);
+            } else if (start < stop) {
+                float* powers = static_cast<float*>(workspace(2 * static_cast<size_t>(a.n) * sizeof(float)));
+                if (powers == nullptr) {
                     __atomic_store_n(&c.failed, true, __ATOMIC_RELAXED);
                     return;
                 }
-            }
-            for (int64_t i = start; i < stop; ++i) {
-                if (a.dy.data == nullptr) {
-                    softmax_row<T>(a, i, power);
-                } else {
-                    softmax_backward_row<T>(a, i);
-                }
+                softmax_rows<T>(a, start, stop, powers);
             }
             if (a.past_caches) stream_end();
         },
