@@ -29,6 +29,7 @@ from pyjpllm.parallel.pipeline import (
     parts_of,
     run,
     search,
+    tied_group,
     v_shape,
 )
 from tests.mpi import run_ranks
@@ -84,19 +85,6 @@ class Shares:
         return torch.empty(tokens, self.model.config.hidden_size, dtype=torch.float64)
 
 
-def tied_group(mesh: Mesh, rank_of: tuple[int, ...]) -> torch.distributed.ProcessGroup | None:
-    """The two ranks of this pipeline that hold the embedding; made by them alone."""
-    ends = sorted({rank_of[0], rank_of[-1]})
-    if len(ends) == 1 or mesh.rank("pp") not in ends:
-        return None
-    group = mesh.group("pp")
-    assert group is not None
-    members = torch.distributed.get_process_group_ranks(group)
-    made = torch.distributed.new_group([members[end] for end in ends], use_local_synchronization=True)
-    assert isinstance(made, torch.distributed.ProcessGroup)
-    return made
-
-
 def train(case: Case, mesh: Mesh, expected: Reference) -> Differences:
     """As in test_equality, but through a pipeline; the weights are compared after the tenth step."""
     config = MODELS[case.model]
@@ -107,7 +95,7 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> Differences:
     layers = [0, *spread, *[0] * (spare - 1)] if spare > 0 else balanced(config.num_layers, schedule.chunks)
     parts = parts_of(layers)
     mine = [parts[chunk] for chunk in schedule.chunks_of(mesh.rank("pp"))]
-    group = tied_group(mesh, schedule.rank_of) if config.tie_embeddings else None
+    group = tied_group(schedule, mesh) if config.tie_embeddings else None
     tp = TensorParallel.from_mesh(mesh, case.sequence)
     model = Transformer(config, tp=tp, dtype=torch.float64, parts=mine, tied_group=group)
     model.activation_checkpointing = "full" if "bias" in case.model else "cheap"

@@ -5,6 +5,7 @@ from pyjpllm.parallel.pipeline.named import NAMES, named, one_step_bubble, strai
 from pyjpllm.parallel.pipeline.parts import Part, balanced, parts_of
 from pyjpllm.parallel.pipeline.search import search
 from pyjpllm.parallel.pipeline.table import Action, Kind, Message, Schedule, check
+from pyjpllm.parallel.pipeline.tied import tied_group
 from pyjpllm.parallel.pipeline.timeline import Costs, Event, Timeline, peak_memory, simulate, steady_bubble
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "simulate",
     "steady_bubble",
     "straight",
+    "tied_group",
     "v_shape",
 ]
