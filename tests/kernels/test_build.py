@@ -162,11 +162,13 @@ def test_sve_on_an_emulated_a64fx(sve_build):
     program = str(sve_build / "kernels_test")
     assert_units_share_nothing(sve_build)
     emulate = ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu", "-cpu")
-    assert "in use: sve512" in run_kernels_test(*emulate, "a64fx", program, "sve512")
-    # The length in force decides, and a CPU without SVE runs the same program.
+    # All checks take minutes under the emulator: one compiler's code does them at 512 bits, as the wheels' has to, and
+    # the other's at 256. The length in force decides; a CPU without SVE runs the same program.
+    if "clang" in sve_build.name:
+        assert "in use: sve512" in run_kernels_test(*emulate, "a64fx", program, "sve512")
+        return
     assert "in use: sve256" in run_kernels_test(*emulate, "a64fx,sve512=off", program, "sve256")
     assert "in use: scalar" in run_kernels_test(*emulate, "cortex-a72", program, "scalar")
-    # Scalar kernels hold no vectors of SVE whose length could matter: their checks run once.
     shorter = run_kernels_test(*emulate, "a64fx,sve512=off,sve256=off", program, "--choice")
     assert "instruction sets: scalar (" in shorter
     assert "in use: scalar" in run_kernels_test(*emulate, "a64fx", program, "--choice", JPLLM_ISA="scalar")
