@@ -94,11 +94,14 @@ template <int K, class F>
 inline void sum_row(int64_t n, float (&sums)[K], F f) {
     Vs many[K];
     V rest[K];
-    for (int k = 0; k < K; ++k) many[k] = Vs::zero(), rest[k] = V::zero();
+    JPLLM_UNROLL for (int k = 0; k < K; ++k)
+        many[k] = Vs::zero(), rest[k] = V::zero();
     int64_t j = 0;
     for (; j + Vs::N <= n; j += Vs::N) f(At<Vs>{j}, many);
     for (; j < n; j += V::N) f(At<V>{j, static_cast<int>(least(V::N, n - j))}, rest);
-    for (int k = 0; k < K; ++k) sums[k] = sum(across(many[k]) + rest[k]);
+    // Not a loop: on A64FX a sum across lanes in one is a fault that a test looks for.
+    JPLLM_UNROLL for (int k = 0; k < K; ++k)
+        sums[k] = sum(across(many[k]) + rest[k]);
 }
 
 // As sum_blocks (rows.h), of blocks that were written through At from column 0 on beside rows of T.
