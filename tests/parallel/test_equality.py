@@ -139,21 +139,7 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> tuple[FlatParameters, 
         norm = global_grad_norm(flat, mesh)
         if not step:
             found.gradients = difference(flat, expected.gradients, [group.grad for group in flat.groups])
-        for group, (exp_avg, exp_avg_sq) in zip(flat.groups, moments, strict=True):
-            ops.adamw_step(
-                group.master,
-                group.grad,
-                exp_avg,
-                exp_avg_sq,
-                lr=one.LR,
-                beta1=one.BETAS[0],
-                beta2=one.BETAS[1],
-                eps=one.EPS,
-                weight_decay=one.WEIGHT_DECAY if group.weight_decay else 0.0,
-                step=step + 1,
-                grad_scale=min(1.0, one.CLIP / norm),
-                model_param=None if group.master is group.model else group.model,
-            )
+        optimize(flat, moments, step, norm)
         collectives.all_reduce(sums, mesh.group("dp"))
         assert int(sums[2]) == expected.counts[step]
         loss, z_loss, _ = (sums / int(counted)).tolist()
@@ -161,6 +147,25 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> tuple[FlatParameters, 
         found.norm = max(found.norm, abs(norm - expected.norms[step]))
     found.weights = difference(flat, expected.final, [group.master for group in flat.groups])
     return flat, found
+
+
+def optimize(flat: FlatParameters, moments: list[tuple[torch.Tensor, torch.Tensor]], step: int, norm: float) -> None:
+    """AdamW with clipping, as the reference has it; steps count from 0."""
+    for group, (exp_avg, exp_avg_sq) in zip(flat.groups, moments, strict=True):
+        ops.adamw_step(
+            group.master,
+            group.grad,
+            exp_avg,
+            exp_avg_sq,
+            lr=one.LR,
+            beta1=one.BETAS[0],
+            beta2=one.BETAS[1],
+            eps=one.EPS,
+            weight_decay=one.WEIGHT_DECAY if group.weight_decay else 0.0,
+            step=step + 1,
+            grad_scale=min(1.0, one.CLIP / norm),
+            model_param=None if group.master is group.model else group.model,
+        )
 
 
 def difference(flat: FlatParameters, whole: dict[str, torch.Tensor], buffers: list[torch.Tensor]) -> float:

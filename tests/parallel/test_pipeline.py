@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyjpllm import ops
 from pyjpllm.distributed import Mesh, World, collectives, make_mesh
 from pyjpllm.model import Transformer
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm, layout_of
@@ -35,7 +34,7 @@ from pyjpllm.parallel.pipeline import (
 from tests.mpi import run_ranks
 from tests.parallel import reference as one
 from tests.parallel.reference import GlobalBatch, Reference
-from tests.parallel.test_equality import TOLERANCE, Differences, assert_equal, largest, references
+from tests.parallel.test_equality import TOLERANCE, Differences, assert_equal, largest, optimize, references
 
 PLAIN = ("untied", "tied")
 DEEP = "tied, 4 layers"
@@ -114,24 +113,10 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> Differences:
             run(schedule, stages, mesh.group("pp"))
         dp.finish()
         norm = global_grad_norm(flat, mesh)
-        for buffers, (exp_avg, exp_avg_sq) in zip(flat.groups, moments, strict=True):
-            for entry in buffers.entries if not step else ():
-                found.gradients = max(
-                    found.gradients, off(buffers.view(buffers.grad, entry), expected.gradients, entry)
-                )
-            ops.adamw_step(
-                buffers.master,
-                buffers.grad,
-                exp_avg,
-                exp_avg_sq,
-                lr=one.LR,
-                beta1=one.BETAS[0],
-                beta2=one.BETAS[1],
-                eps=one.EPS,
-                weight_decay=one.WEIGHT_DECAY if buffers.weight_decay else 0.0,
-                step=step + 1,
-                grad_scale=min(1.0, one.CLIP / norm),
-            )
+        for buffers, entry in flat.entries() if not step else ():
+            gradient = buffers.view(buffers.grad, entry)
+            found.gradients = max(found.gradients, off(gradient, expected.gradients, entry))
+        optimize(flat, moments, step, norm)
         sums = collectives.broadcast(stages.sums, mesh.group("pp"), schedule.rank_of[-1])
         collectives.all_reduce(sums, mesh.group("dp"))
         assert int(sums[2]) == count
