@@ -81,11 +81,8 @@ def attention(
     ``scale`` defaults to ``1 / sqrt(D)``. Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023,
     arXiv:2305.13245.
     """
-    batch, queries, heads, dim = q_BSHD.shape
-    keys, kv_heads = k_BTKD.shape[1], k_BTKD.shape[2]
-    if k_BTKD.shape != v_BTKD.shape or k_BTKD.shape[0] != batch or k_BTKD.shape[3] != dim or heads % kv_heads:
-        shapes = ", ".join(str(tuple(t.shape)) for t in (q_BSHD, k_BTKD, v_BTKD))
-        raise ValueError(f"attention: q [B,S,H,D], k and v [B,T,K,D] with H a multiple of K are needed, got {shapes}")
+    _check_heads("attention", q_BSHD, k_BTKD, v_BTKD)
+    queries, keys, dim = q_BSHD.shape[1], k_BTKD.shape[1], q_BSHD.shape[3]
     if keys < queries:
         raise ValueError(f"attention: {queries} queries are the last positions of only {keys} keys")
     if window is not None and window < 1:
@@ -109,6 +106,99 @@ def attention(
             window=window,
         ),
     )
+
+
+def attention_block(
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    *,
+    causal: bool = False,
+    document_ids_BS: Tensor | None = None,
+    key_document_ids_BT: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What a block of keys gives to queries that see other keys too: (out [B, S, H, D], log-sum-exp [B, H, S]).
+
+    As `attention`, but S and T are any where not causal, and with the log-sum-exp of each query's scores in FP32 (FP64
+    for FP64; minus infinity where a query sees none of the keys), by which the results of several blocks are weighed:
+    a row's output is ``sum(out_i * exp(lse_i - lse))`` with ``lse = logsumexp(lse_i)`` (Milakov and Gimelshein, 2018,
+    arXiv:1805.02867; Liu et al., 2023, arXiv:2310.01889). Without autograd; memory beside the results is linear in S
+    and T, except on `reference`.
+    """
+    _check_block("attention_block", q_BSHD, k_BTKD, v_BTKD, causal, document_ids_BS, key_document_ids_BT)
+    if not q_BSHD.numel() or not k_BTKD.numel():
+        wide = torch.promote_types(q_BSHD.dtype, torch.float32)
+        shape_BHS = (q_BSHD.shape[0], q_BSHD.shape[2], q_BSHD.shape[1])
+        return torch.zeros_like(q_BSHD), q_BSHD.new_full(shape_BHS, float("-inf"), dtype=wide)
+    found = operation("attention_block")(
+        q_BSHD,
+        k_BTKD,
+        v_BTKD,
+        causal=causal,
+        document_ids_BS=document_ids_BS,
+        key_document_ids_BT=key_document_ids_BT,
+        scale=q_BSHD.shape[3] ** -0.5 if scale is None else scale,
+    )
+    return cast("tuple[Tensor, Tensor]", found)
+
+
+def attention_block_backward(
+    dout_BSHD: Tensor,
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    out_BSHD: Tensor,
+    lse_BHS: Tensor,
+    *,
+    causal: bool = False,
+    document_ids_BS: Tensor | None = None,
+    key_document_ids_BT: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """This block's part of the gradients of q, k and v, where ``out`` and ``lse`` are those of the whole rows.
+
+    Over all blocks that a query sees, the parts add up to the gradient of q; over all queries, to those of k and v
+    (Dao et al., 2022, arXiv:2205.14135).
+    """
+    name = "attention_block_backward"
+    _check_block(name, q_BSHD, k_BTKD, v_BTKD, causal, document_ids_BS, key_document_ids_BT)
+    batch, queries, heads, _ = q_BSHD.shape
+    if {dout_BSHD.shape, out_BSHD.shape} != {q_BSHD.shape} or lse_BHS.shape != (batch, heads, queries):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (dout_BSHD, out_BSHD, lse_BHS))
+        raise ValueError(f"{name}: dout and out [B,S,H,D] and lse [B,H,S] are needed, got {shapes}")
+    if not q_BSHD.numel() or not k_BTKD.numel():
+        return torch.zeros_like(q_BSHD), torch.zeros_like(k_BTKD), torch.zeros_like(v_BTKD)
+    found = operation(name)(
+        dout_BSHD,
+        q_BSHD,
+        k_BTKD,
+        v_BTKD,
+        out_BSHD,
+        lse_BHS,
+        causal=causal,
+        document_ids_BS=document_ids_BS,
+        key_document_ids_BT=key_document_ids_BT,
+        scale=q_BSHD.shape[3] ** -0.5 if scale is None else scale,
+    )
+    return cast("tuple[Tensor, Tensor, Tensor]", found)
+
+
+def _check_block(
+    name: str, q: Tensor, k: Tensor, v: Tensor, causal: bool, ids: Tensor | None, key_ids: Tensor | None
+) -> None:
+    _check_heads(name, q, k, v)
+    if causal and k.shape[1] < q.shape[1]:
+        raise ValueError(f"{name}: causal, {q.shape[1]} queries are the last positions of only {k.shape[1]} keys")
+    if (ids is None) != (key_ids is None):
+        raise ValueError(f"{name}: document ids are needed for both queries and keys")
+
+
+def _check_heads(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    batch, _, heads, dim = q.shape
+    if k.shape != v.shape or k.shape[0] != batch or k.shape[3] != dim or heads % k.shape[2]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
+        raise ValueError(f"{name}: q [B,S,H,D], k and v [B,T,K,D] with H a multiple of K are needed, got {shapes}")
 
 
 def rotary(

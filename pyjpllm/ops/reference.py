@@ -164,6 +164,74 @@ def attention(
     return _apply(formula, [q_BSHD, k_BTKD, v_BTKD], [q_BSHD.dtype])[0]
 
 
+def _block_scores(
+    q: Array, k: Array, causal: bool, ids_BS: Tensor | None, key_ids_BT: Tensor | None, scale: float
+) -> Array:
+    """[B, H, S, T], minus infinity where a query does not see a key."""
+    queries, keys = q.shape[1], k.shape[1]
+    scores_BHST = scale * np.einsum("bshd,bthd->bhst", q, np.repeat(k, q.shape[2] // k.shape[2], axis=2))
+    seen_BHST = np.ones((1, 1, queries, keys), dtype=bool)
+    if causal:
+        seen_BHST = seen_BHST & (np.arange(keys - queries, keys)[:, None] >= np.arange(keys))
+    if ids_BS is not None and key_ids_BT is not None:
+        seen_BHST = seen_BHST & (_integers(ids_BS)[:, None, :, None] == _integers(key_ids_BT)[:, None, None, :])
+    masked: Array = np.where(seen_BHST, scores_BHST, -np.inf)
+    return masked
+
+
+def attention_block(
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    *,
+    causal: bool,
+    document_ids_BS: Tensor | None,
+    key_document_ids_BT: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    q, k, v = (_floats(x) for x in (q_BSHD, k_BTKD, v_BTKD))
+    scores_BHST = _block_scores(q, k, causal, document_ids_BS, key_document_ids_BT, scale)
+    peak_BHS = scores_BHST.max(-1, initial=-np.inf)
+    exp_BHST = np.exp(scores_BHST - np.where(np.isfinite(peak_BHS), peak_BHS, 0)[..., None])
+    total_BHS = exp_BHST.sum(-1)
+    nothing_BHS = total_BHS == 0
+    lse_BHS = np.where(nothing_BHS, -np.inf, peak_BHS + np.log(np.where(nothing_BHS, 1, total_BHS)))
+    probs_BHST = exp_BHST / np.where(nothing_BHS, 1, total_BHS)[..., None]
+    out_BSHD = np.einsum("bhst,bthd->bshd", probs_BHST, np.repeat(v, q.shape[2] // k.shape[2], axis=2))
+    return _tensor(out_BSHD, q_BSHD), _tensor(lse_BHS, q_BSHD, torch.promote_types(q_BSHD.dtype, torch.float32))
+
+
+def attention_block_backward(
+    dout_BSHD: Tensor,
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    out_BSHD: Tensor,
+    lse_BHS: Tensor,
+    *,
+    causal: bool,
+    document_ids_BS: Tensor | None,
+    key_document_ids_BT: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dout, q, k, v, out, lse = (_floats(x) for x in (dout_BSHD, q_BSHD, k_BTKD, v_BTKD, out_BSHD, lse_BHS))
+    groups = q.shape[2] // k.shape[2]
+    scores_BHST = _block_scores(q, k, causal, document_ids_BS, key_document_ids_BT, scale)
+    probs_BHST = np.exp(scores_BHST - np.where(np.isfinite(lse), lse, 0)[..., None])
+    g_probs_BHST = np.einsum("bshd,bthd->bhst", dout, np.repeat(v, groups, axis=2))
+    mean_BHS = (dout * out).sum(-1).swapaxes(1, 2)
+    g_scores_BHST = scale * probs_BHST * (g_probs_BHST - mean_BHS[..., None])
+
+    def share(g_BTHD: Array) -> Array:
+        g_BTKD: Array = g_BTHD.reshape(*k.shape[:3], groups, k.shape[3]).sum(3)
+        return g_BTKD
+
+    g_q = np.einsum("bhst,bthd->bshd", g_scores_BHST, np.repeat(k, groups, axis=2))
+    g_k = share(np.einsum("bhst,bshd->bthd", g_scores_BHST, q))
+    g_v = share(np.einsum("bhst,bshd->bthd", probs_BHST, dout))
+    return _tensor(g_q, q_BSHD), _tensor(g_k, k_BTKD), _tensor(g_v, v_BTKD)
+
+
 def rotary(
     q: Tensor, k: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from pyjpllm.ops.memo import TensorMemo
 from pyjpllm.ops.rope import inverse_frequencies
 from pyjpllm.ops.torch_attention import attention
+from pyjpllm.ops.torch_attention_block import attention_block, attention_block_backward
 from pyjpllm.ops.torch_experts import combine, dispatch, grouped_linear, route, sort_by_expert
 from pyjpllm.ops.torch_loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.types import RopeScaling
@@ -23,6 +24,8 @@ __all__ = [
     "adamw_step",
     "add_rms_norm",
     "attention",
+    "attention_block",
+    "attention_block_backward",
     "combine",
     "dispatch",
     "embedding",

@@ -17,6 +17,8 @@ OPERATIONS: tuple[str, ...] = (
     "rms_norm",
     "add_rms_norm",
     "attention",
+    "attention_block",
+    "attention_block_backward",
     "rotary",
     "swiglu",
     "embedding",

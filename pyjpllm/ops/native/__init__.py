@@ -4,7 +4,7 @@ The functions are those of `pyjpllm.ops.api`; what is missing here is taken from
 Importing this package raises ImportError where the kernels are not built.
 """
 
-from pyjpllm.ops.native.attention import attention
+from pyjpllm.ops.native.attention import attention, attention_block, attention_block_backward
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
 from pyjpllm.ops.native.embedding import embedding
 from pyjpllm.ops.native.experts import combine, dispatch, grouped_linear, route, sort_by_expert
@@ -20,6 +20,8 @@ __all__ = [
     "adamw_step",
     "add_rms_norm",
     "attention",
+    "attention_block",
+    "attention_block_backward",
     "cast_to",
     "combine",
     "dispatch",

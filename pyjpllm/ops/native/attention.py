@@ -5,6 +5,7 @@ Letters: B batch, S queries, T keys, H query heads, K key/value heads, D width o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -182,3 +183,75 @@ def attention(
         0 if window is None else window,
     )
     return cast(Tensor, out)
+
+
+def _pieces(queries: int, keys: int) -> list[slice]:
+    """The kernels take no more queries than keys; where no query's place matters, they may come in pieces."""
+    return [slice(start, min(queries, start + keys)) for start in range(0, queries, max(1, keys))]
+
+
+def _joined(pieces: Sequence[Tensor], dim: int) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim)
+
+
+def _summed(parts: Sequence[Tensor]) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0].float()
+    for part in parts[1:]:
+        total = total + part
+    return total.to(parts[0].dtype)
+
+
+def _rows(ids: Tensor | None, rows: slice) -> Tensor | None:
+    return None if ids is None else ids[:, rows].to(torch.int64)
+
+
+@torch.no_grad()
+def attention_block(
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    *,
+    causal: bool,
+    document_ids_BS: Tensor | None,
+    key_document_ids_BT: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention to a block of keys, with the log-sum-exp; see `pyjpllm.ops.api.attention_block`."""
+    _check(q_BSHD, k_BTKD, v_BTKD)
+    key_ids = _rows(key_document_ids_BT, slice(None))
+    parts = [
+        OPS.attention(q_BSHD[:, rows], k_BTKD, v_BTKD, _rows(document_ids_BS, rows), key_ids, scale, causal, 0)
+        for rows in _pieces(q_BSHD.shape[1], k_BTKD.shape[1])
+    ]
+    outs, lses = zip(*parts, strict=True)
+    return _joined(outs, 1), _joined(lses, 2)
+
+
+@torch.no_grad()
+def attention_block_backward(
+    dout_BSHD: Tensor,
+    q_BSHD: Tensor,
+    k_BTKD: Tensor,
+    v_BTKD: Tensor,
+    out_BSHD: Tensor,
+    lse_BHS: Tensor,
+    *,
+    causal: bool,
+    document_ids_BS: Tensor | None,
+    key_document_ids_BT: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients' parts of a block of keys; see `pyjpllm.ops.api.attention_block_backward`."""
+    _check(q_BSHD, k_BTKD, v_BTKD)
+    key_ids = _rows(key_document_ids_BT, slice(None))
+    parts = []
+    for rows in _pieces(q_BSHD.shape[1], k_BTKD.shape[1]):
+        dout, q, out = (x[:, rows] for x in (dout_BSHD, q_BSHD, out_BSHD))
+        ids = _rows(document_ids_BS, rows)
+        parts.append(
+            OPS.attention_backward(dout, q, k_BTKD, v_BTKD, out, lse_BHS[:, :, rows], ids, key_ids, scale, causal, 0)
+        )
+    dqs, dks, dvs = zip(*parts, strict=True)
+    return _joined(dqs, 1), _summed(dks), _summed(dvs)
