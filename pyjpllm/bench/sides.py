@@ -73,7 +73,7 @@ class Ours:
         self.flat = FlatParameters(
             self.model.named_parameters(), model_dtype=torch.bfloat16 if work.dtype == "bf16" else torch.float32
         )
-        self.data_parallel = DataParallel(self.flat, dp_group=None)
+        self.data_parallel = DataParallel(self.flat)
         self.optimizer = AdamW(self.flat, OPTIMIZER)
         tokens_BS, targets_BS = work.data()
         positions_BS = torch.arange(work.sequence).expand(work.batch, -1)

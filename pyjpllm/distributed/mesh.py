@@ -1,4 +1,8 @@
-"""The one mesh of ranks: axes pp, dp, cp, ep, tp, with tp innermost (neighbouring ranks, inside a node)."""
+"""The one mesh of ranks: axes pp, dp, cp, ep, tp, with tp innermost (neighbouring ranks, inside a node).
+
+Ranks along ep have micro-batches of their own, as those along dp have; ranks along cp share sequences. So some things
+concern several axes together, which have a name as well (`JOINT_AXES`).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,21 @@ from pyjpllm.distributed.launch import World
 from pyjpllm.errors import UserError, nearest_divisor
 
 AXES = ("pp", "dp", "cp", "ep", "tp")
+JOINT_AXES = {
+    # Ranks that read different samples.
+    "batch": ("dp", "ep"),
+    # Ranks that hold the same piece of a parameter and see different tokens: its gradient is their sum.
+    "replicas": ("dp", "cp", "ep"),
+    # The same of an expert's parameters, which are split over ep.
+    "expert_replicas": ("dp", "cp"),
+}
 # The name a user writes in [parallel] for each axis.
 FIELD_OF_AXIS = {"pp": "pipeline", "dp": "data", "cp": "context", "ep": "expert", "tp": "tensor"}
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Sizes, this process's coordinates, and one process group an axis.
+    """Sizes, this process's coordinates, and one process group an axis; an axis may be one of `JOINT_AXES`.
 
     ``device_mesh`` is torch's view of the same thing (None in a world of one).
     """
@@ -32,19 +44,22 @@ class Mesh:
 
     def group(self, axis: str) -> dist.ProcessGroup | None:
         """The ranks that differ from this one in ``axis`` only, or None when the axis has size 1."""
-        return self._groups.get(axis) if self.sizes[axis] > 1 else None
+        return self._groups.get(axis) if self.size(axis) > 1 else None
 
     def rank(self, axis: str) -> int:
-        """This process's place along ``axis``."""
-        return self.coordinates[axis]
+        """This process's place along ``axis``; of a joint one the last of its axes counts fastest."""
+        place = 0
+        for part in JOINT_AXES.get(axis, (axis,)):
+            place = place * self.sizes[part] + self.coordinates[part]
+        return place
 
     def size(self, axis: str) -> int:
         """How many ranks ``axis`` has."""
-        return self.sizes[axis]
+        return math.prod(self.sizes[part] for part in JOINT_AXES.get(axis, (axis,)))
 
     def is_first(self, axis: str) -> bool:
         """Whether this process is at place 0 along ``axis``."""
-        return self.coordinates[axis] == 0
+        return self.rank(axis) == 0
 
 
 def make_mesh(world: World, *, dp: int = -1, tp: int = 1, pp: int = 1, cp: int = 1, ep: int = 1) -> Mesh:
@@ -60,17 +75,26 @@ def make_mesh(world: World, *, dp: int = -1, tp: int = 1, pp: int = 1, cp: int =
     if world.size == 1:
         return Mesh(sizes, coordinates, None, None)
     ranks = torch.arange(world.size, dtype=torch.int).view([sizes[axis] for axis in AXES])
-    groups = [_axis_group(ranks, axis, coordinates) for axis in AXES]
+    groups = {axis: _group(ranks, axis, (axis,), coordinates) for axis in AXES}
     device = "cuda" if world.backend == "nccl" else "cpu"
-    device_mesh = DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=AXES)
-    return Mesh(sizes, coordinates, device_mesh, dist.group.WORLD, dict(zip(AXES, groups, strict=True)))
+    device_mesh = DeviceMesh.from_group(list(groups.values()), device, mesh=ranks, mesh_dim_names=AXES)
+    made = dict(groups)
+    for name, parts in JOINT_AXES.items():
+        same = next((group for other, group in made.items() if _split(other, sizes) == _split(name, sizes)), None)
+        made[name] = _group(ranks, name, parts, coordinates) if same is None else same
+    return Mesh(sizes, coordinates, device_mesh, dist.group.WORLD, made)
 
 
-def _axis_group(ranks: torch.Tensor, axis: str, coordinates: dict[str, int]) -> dist.ProcessGroup:
-    """The group of this process along ``axis``; only its members take part, whatever the size of the world."""
-    index = tuple(slice(None) if a == axis else coordinates[a] for a in AXES)
-    members: list[int] = ranks[index].tolist()
-    group: dist.ProcessGroup = dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{axis}")
+def _split(name: str, sizes: dict[str, int]) -> tuple[str, ...]:
+    """The axes of a name that have more than one rank."""
+    return tuple(axis for axis in JOINT_AXES.get(name, (name,)) if sizes[axis] > 1)
+
+
+def _group(ranks: torch.Tensor, name: str, axes: tuple[str, ...], coordinates: dict[str, int]) -> dist.ProcessGroup:
+    """The group of this process along ``axes``; only its members take part, whatever the size of the world."""
+    index = tuple(slice(None) if axis in axes else coordinates[axis] for axis in AXES)
+    members: list[int] = ranks[index].flatten().tolist()
+    group: dist.ProcessGroup = dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{name}")
     return group
 
 

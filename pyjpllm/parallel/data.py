@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
 
 
 class DataParallel:
-    """Sums the flat gradients of ``flat`` over the data-parallel ranks.
+    """Sums the flat gradients of ``flat`` over the ranks that hold the same parameters.
 
     A step is::
 
@@ -27,16 +28,18 @@ class DataParallel:
     Gradients add up locally; during the last backward a bucket travels as soon as its parameters are done. Buckets
     travel in one fixed order, whatever order backward runs in, and those whose parameters got no gradient travel in
     :meth:`finish` (as zeros, or what earlier micro-batches gave), so ranks whose graphs differ still agree. The sum
-    is not divided: the loss is, by a count over all ranks.
+    is not divided: the loss is, by a count over all ranks. In a pipeline a rank goes through its chunks in turn: then
+    ``accumulate`` is told of which parameters a backward is the last, and their buckets travel while others compute.
 
     Args:
-        flat: the parameters, alike on all ranks of ``dp_group``.
-        dp_group: the replicas; None with one.
+        flat: the parameters, alike on all ranks that hold the same ones.
+        mesh: the ranks; None with one.
         overlap: send during backward; without, all buckets travel in :meth:`finish`.
     """
 
-    def __init__(self, flat: FlatParameters, *, dp_group: dist.ProcessGroup | None, overlap: bool = True) -> None:
-        self.flat, self.dp_group, self.overlap = flat, dp_group, overlap
+    def __init__(self, flat: FlatParameters, mesh: Mesh | None = None, *, overlap: bool = True) -> None:
+        self.flat, self.overlap = flat, overlap
+        self._groups = [None if mesh is None else mesh.group(bucket.group.replicas) for bucket in flat.buckets]
         self._bucket_of = {entry.name: i for i, bucket in enumerate(flat.buckets) for entry in bucket.entries}
         self._partial = _partial_gradients(flat)
         self._failed = False
@@ -44,25 +47,33 @@ class DataParallel:
         flat.listen(self._ready)
 
     def _start_step(self) -> None:
-        self._last = False
+        self._last: AbstractSet[str] = frozenset()
         self._missing = [{entry.name for entry in bucket.entries} for bucket in self.flat.buckets]
         self._sent: list[tuple[Bucket, Any]] = []
 
     @contextlib.contextmanager
-    def accumulate(self, last: bool) -> Iterator[None]:
+    def accumulate(self, last: bool, names: AbstractSet[str] | None = None) -> Iterator[None]:
         """Around the backward of one micro-batch; ``last`` for the last one before :meth:`finish`.
+
+        ``names``: the parameters for which it is the last, where it is not for all; those of them that got nothing by
+        its end are done as well.
 
         An exception from inside passes through; the step cannot be finished then, for some buckets may have left
         with half a gradient: ``finish`` refuses, and the rank should end (which ends the job).
         """
-        if self._last:
+        if len(self._last) == len(self._bucket_of):
             raise RuntimeError("accumulate() after the last micro-batch: finish() comes first")
-        self._last = last
+        ends = (self._bucket_of.keys() if names is None else names) if last else frozenset()
+        self._last = self._last | ends
         try:
             yield
         except BaseException:
             self._failed = True
             raise
+        if names is not None:
+            for name in ends:
+                self._missing[self._bucket_of[name]].discard(name)
+            self._send_complete()
 
     def _ready(self, entry: FlatEntry) -> None:
         """A gradient of this rank was added to the sum: send what is complete, in order."""
@@ -72,31 +83,34 @@ class DataParallel:
                 f"a gradient of {entry.name} came after its bucket had been sent: "
                 "in the last micro-batch backward runs once"
             )
-        if not self._last or self.dp_group is None or not self.overlap:
-            return
-        self._missing[index].discard(entry.name)
-        while len(self._sent) < len(self._missing) and not self._missing[len(self._sent)]:
+        if entry.name in self._last:
+            self._missing[index].discard(entry.name)
+            self._send_complete()
+
+    def _send_complete(self) -> None:
+        """Send the buckets that are next in the order, as far as they are complete."""
+        while self.overlap and len(self._sent) < len(self._missing) and not self._missing[len(self._sent)]:
             self._send()
 
     def _send(self) -> None:
-        bucket = self.flat.buckets[len(self._sent)]
-        self._sent.append((bucket, collectives.all_reduce(bucket.grad, self.dp_group, async_op=True)))
+        index = len(self._sent)
+        bucket, group = self.flat.buckets[index], self._groups[index]
+        work = None if group is None else collectives.all_reduce(bucket.grad, group, async_op=True)
+        self._sent.append((bucket, work))
 
     def finish(self) -> None:
         """Wait until every gradient is the sum over all ranks that made parts of it."""
         if self._failed:
             raise RuntimeError("the backward of this step failed: its gradients are not whole on every rank")
-        if self.dp_group is not None:
-            while len(self._sent) < len(self.flat.buckets):
-                self._send()
-            for bucket, work in self._sent:
-                try:
+        while len(self._sent) < len(self.flat.buckets):
+            self._send()
+        for bucket, work in self._sent:
+            try:
+                if work is not None:
                     work.wait()
-                except Exception as error:
-                    self._failed = True
-                    raise RuntimeError(
-                        f"the sum of the gradients of {bucket} over data-parallel ranks failed"
-                    ) from error
+            except Exception as error:
+                self._failed = True
+                raise RuntimeError(f"the sum of the gradients of {bucket} over their replicas failed") from error
         for group, parts in self._partial:
             joined = torch.cat([buffers.grad[entry.start : entry.stop] for buffers, entry in parts])
             collectives.all_reduce(joined, group)
@@ -123,10 +137,13 @@ def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
     Squares are summed in FP64, a piece that ``copies`` ranks hold counts once. On the meta device, where there are no
     values, it is 0.
     """
-    total = torch.zeros((), dtype=torch.float64, device=flat.device)
+    dense, experts = torch.zeros(2, dtype=torch.float64, device=flat.device).unbind()
     for group, entry in flat.entries():
+        total = dense if group.replicas == "replicas" else experts
         total += ops.sum_of_squares(group.grad[entry.start : entry.stop]) / entry.layout.copies
+    collectives.all_reduce(experts, mesh.group("ep"))
+    total = dense + experts
     collectives.all_reduce(total, mesh.group("tp"))
     collectives.all_reduce(total, mesh.group("pp"))
-    collectives.broadcast(total, mesh.group("dp"))  # replicas must take the same decision, down to the last bit
+    collectives.broadcast(total, mesh.group("replicas"))  # they must take the same decision, down to the last bit
     return 0.0 if total.is_meta else float(total.sqrt())

@@ -1,11 +1,13 @@
 """Parameters in flat buffers: the model's values, their FP32 (FP64) master copy and gradient sum, and buckets of them.
 
-One group decays (matrices), one does not (norms, biases). In each, parameters lie in reverse order of registration, so
-that backward completes a buffer roughly from its front, and a bucket is one contiguous range.
+One group decays (matrices), one does not (norms, biases); experts have groups of their own. In each, parameters lie in
+reverse order of registration, so that backward completes a buffer roughly from its front, and a bucket is one
+contiguous range.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -36,6 +38,7 @@ class FlatGroup:
 
     Attributes:
         weight_decay: whether these parameters decay.
+        replicas: the axis of the mesh along which ranks hold the same pieces, as their layouts say.
         model: values in the model's type; each ``param.data`` is a view into it.
         master: values in the master type; this very ``model`` when the types are equal.
         grad: the sum of gradients since ``zero_grad``, in the master type.
@@ -51,6 +54,7 @@ class FlatGroup:
         model_dtype: torch.dtype,
     ) -> None:
         self.weight_decay = weight_decay
+        self.replicas = layout_of(named[0][1]).replicas
         first = named[0][1]
         align = max(1, ALIGNMENT_BYTES // max(model_dtype.itemsize, master_dtype.itemsize))
         self.entries: list[FlatEntry] = []
@@ -129,8 +133,12 @@ class FlatParameters:
         reverse = [(name, param) for param, name in reversed(registered.items())]
         order = {name: index for index, (name, _) in enumerate(reverse)}
         self.groups: list[FlatGroup] = []
-        for decays in (True, False):
-            named = [(name, param) for name, param in reverse if (len(layout_of(param).global_shape) >= 2) == decays]
+        for replicas, decays in itertools.product(("replicas", "expert_replicas"), (True, False)):
+            named = [
+                (name, param)
+                for name, param in reverse
+                if layout_of(param).replicas == replicas and (len(layout_of(param).global_shape) >= 2) == decays
+            ]
             if named:
                 self.groups.append(
                     FlatGroup(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import distributed as dist
@@ -49,12 +49,14 @@ class Layout:
         copies: how many ranks hold this very piece, data-parallel replicas apart.
         grad_group: the ranks whose gradients of this piece are parts of its gradient and must be summed before use;
             None when each rank's own gradient is already the whole.
+        replicas: the axis of the mesh along which ranks hold this piece for other tokens.
     """
 
     global_shape: tuple[int, ...]
     slices: tuple[tuple[int, int], ...]
     copies: int = 1
     grad_group: dist.ProcessGroup | None = None
+    replicas: Literal["replicas", "expert_replicas"] = "replicas"
 
     def __post_init__(self) -> None:
         if len(self.slices) != len(self.global_shape) or any(

@@ -109,7 +109,7 @@ class Trainer:
             model_dtype=DTYPES[config.precision.dtype],
             bucket_bytes=int(config.parallel.bucket_mib * 2**20),
         )
-        self.data_parallel = DataParallel(self.flat, dp_group=mesh.group("dp"))
+        self.data_parallel = DataParallel(self.flat, mesh)
         self.optimizer = AdamW(self.flat, config.optimizer)
         self.judge = StepJudge(config.train.max_skipped_steps)
         self.loss_scale = LossScale(config.precision)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjpllm.distributed import AXES, World, make_mesh
-from pyjpllm.distributed.mesh import _sizes
+from pyjpllm.distributed.mesh import JOINT_AXES, _sizes
 from pyjpllm.errors import UserError
 from tests.mpi import run_ranks
 
@@ -76,6 +76,19 @@ def walk(world):
     total = torch.ones(1)
     dist.all_reduce(total, group=mesh.device_mesh["pp"].get_group())
     assert total.item() == 2
+    for sizes in ({"dp": 2, "ep": 2}, {"dp": 2, "cp": 2}, {"cp": 2, "ep": 2}, {"pp": 2, "ep": 2}):
+        joint = make_mesh(world, **sizes)
+        for name, parts in JOINT_AXES.items():
+            size = math.prod(joint.size(axis) for axis in parts)
+            assert joint.size(name) == size
+            members = [None] * size
+            if size == 1:
+                assert joint.group(name) is None
+                continue
+            dist.all_gather_object(members, (joint.rank(name), joint.coordinates), group=joint.group(name))
+            assert [rank for rank, _ in members] == list(range(size))
+            others = [axis for axis in AXES if axis not in parts]
+            assert all(place[axis] == joint.rank(axis) for _, place in members for axis in others)
     data = make_mesh(world)
     assert (data.size("dp"), data.rank("dp")) == (4, world.rank)
     return where

@@ -68,12 +68,12 @@ def recorded_sums() -> Iterator[list[tuple[int, bool]]]:
 
 def check_any_order_of_backward(world: World) -> None:
     """Ranks finish parameters in different orders, in two micro-batches: the sums are right, and the same bits."""
-    group = mesh_of(world).group("dp")
+    mesh = mesh_of(world)
     for overlap in (True, False):
         for bucket_bytes in (1, 60, 1e9):
             params = vectors()
             flat = FlatParameters(params.items(), bucket_bytes=bucket_bytes)
-            dp = DataParallel(flat, dp_group=group, overlap=overlap)
+            dp = DataParallel(flat, mesh, overlap=overlap)
             shift = world.rank % len(NAMES)
             for _ in range(2):  # steps
                 flat.zero_grad()
@@ -88,10 +88,10 @@ def check_any_order_of_backward(world: World) -> None:
 
 def check_what_travels_when(world: World) -> None:
     """Nothing before the last micro-batch; then all buckets, in their order, before backward returns."""
-    group = mesh_of(world).group("dp")
+    mesh = mesh_of(world)
     params = {name: nn.Parameter(torch.zeros(2, 1 + index)) for index, name in enumerate(NAMES)}
     flat = FlatParameters(params.items(), bucket_bytes=1)
-    dp = DataParallel(flat, dp_group=group)
+    dp = DataParallel(flat, mesh)
     with recorded_sums() as calls:
         with dp.accumulate(last=False):
             loss(params, NAMES, 1.0).backward()
@@ -102,7 +102,7 @@ def check_what_travels_when(world: World) -> None:
         dp.finish()
         assert len(calls) == 5
     with recorded_sums() as calls:
-        dp = DataParallel(flat, dp_group=group, overlap=False)
+        dp = DataParallel(flat, mesh, overlap=False)
         with dp.accumulate(last=True):
             loss(params, NAMES, 1.0).backward()
             assert not calls
@@ -111,10 +111,10 @@ def check_what_travels_when(world: World) -> None:
 
 
 def check_a_bucket_leaves_while_backward_goes_on(world: World) -> None:
-    group = mesh_of(world).group("dp")
+    mesh = mesh_of(world)
     params = vectors()
     flat = FlatParameters(params.items(), bucket_bytes=1)
-    dp = DataParallel(flat, dp_group=group)
+    dp = DataParallel(flat, mesh)
     sent_when_a_is_reached = []
     with recorded_sums() as calls, dp.accumulate(last=True):
         a = params["a"] * 1
@@ -124,12 +124,36 @@ def check_a_bucket_leaves_while_backward_goes_on(world: World) -> None:
     assert sent_when_a_is_reached == [4]
 
 
-def check_parameters_without_gradient(world: World) -> None:
-    """``a`` is used by nobody, ``c`` by rank 0 only, ``e`` in the first micro-batch only: no rank waits for ever."""
-    group = mesh_of(world).group("dp")
+def check_chunks_that_end_one_after_the_other(world: World) -> None:
+    """As in a pipeline: c to e have their last backward before a and b have; c gets nothing in it."""
     params = vectors()
     flat = FlatParameters(params.items(), bucket_bytes=1)
-    dp = DataParallel(flat, dp_group=group)
+    dp = DataParallel(flat, mesh_of(world))
+    flat.zero_grad()
+    with recorded_sums() as calls:
+        with dp.accumulate(last=False):
+            loss(params, "abcde", 1.0).backward()
+        with dp.accumulate(last=True, names={"c", "d", "e"}):
+            loss(params, "de", 1.0).backward()
+            assert len(calls) == 2
+        assert len(calls) == 3
+        with dp.accumulate(last=False):
+            loss(params, "b", 1.0).backward()
+        assert len(calls) == 3
+        with dp.accumulate(last=True, names={"a", "b"}):
+            loss(params, "ab", 1.0).backward()
+            assert len(calls) == 5
+        dp.finish()
+    expected = {"a": 2, "b": 2 * 3, "c": 3, "d": 4 * 2, "e": 5 * 2}
+    assert {name: gradient(flat, name) for name in NAMES} == {n: v * world.size for n, v in expected.items()}
+
+
+def check_parameters_without_gradient(world: World) -> None:
+    """``a`` is used by nobody, ``c`` by rank 0 only, ``e`` in the first micro-batch only: no rank waits for ever."""
+    mesh = mesh_of(world)
+    params = vectors()
+    flat = FlatParameters(params.items(), bucket_bytes=1)
+    dp = DataParallel(flat, mesh)
     flat.zero_grad()
     with dp.accumulate(last=False):
         loss(params, "bde", 1.0).backward()
@@ -143,7 +167,7 @@ def check_parameters_without_gradient(world: World) -> None:
 def check_a_second_backward_is_refused(world: World) -> None:
     params = vectors()
     flat = FlatParameters(params.items(), bucket_bytes=1)
-    dp = DataParallel(flat, dp_group=mesh_of(world).group("dp"))
+    dp = DataParallel(flat, mesh_of(world))
 
     def backward_twice() -> None:
         with dp.accumulate(last=True):
@@ -177,7 +201,7 @@ def check_sixteen_bit(world: World) -> None:
     """BF16 gradients are summed in FP32 over micro-batches and ranks: no bit of a sum of small ones is lost."""
     param = nn.Parameter(torch.zeros(4, 4, dtype=torch.bfloat16))
     flat = FlatParameters([("p", param)])
-    dp = DataParallel(flat, dp_group=mesh_of(world).group("dp"))
+    dp = DataParallel(flat, mesh_of(world))
     flat.zero_grad()
     for i in range(3):
         with dp.accumulate(last=i == 2):
@@ -190,6 +214,7 @@ CHECKS: list[Callable[[World], None]] = [
     check_any_order_of_backward,
     check_what_travels_when,
     check_a_bucket_leaves_while_backward_goes_on,
+    check_chunks_that_end_one_after_the_other,
     check_parameters_without_gradient,
     check_a_second_backward_is_refused,
     check_norm_counts_each_piece_once,
@@ -207,7 +232,7 @@ def one_rank_fails(world: World) -> None:
     """Rank 1 fails in the middle of its last backward, with buckets of the others under way."""
     params = vectors()
     flat = FlatParameters(params.items(), bucket_bytes=1)
-    dp = DataParallel(flat, dp_group=mesh_of(world).group("dp"))
+    dp = DataParallel(flat, mesh_of(world))
     with dp.accumulate(last=True):
         c = params["c"] * 1
         if world.rank == 1:
@@ -232,7 +257,7 @@ def test_alone_nothing_travels() -> None:
 
 def test_an_error_in_backward_leaves_a_step_that_cannot_be_finished() -> None:
     params = vectors()
-    dp = DataParallel(FlatParameters(params.items()), dp_group=None)
+    dp = DataParallel(FlatParameters(params.items()))
     with pytest.raises(ZeroDivisionError), dp.accumulate(last=True):
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match="backward of this step failed"):
@@ -240,7 +265,7 @@ def test_an_error_in_backward_leaves_a_step_that_cannot_be_finished() -> None:
 
 
 def test_a_micro_batch_after_the_last_one_is_refused() -> None:
-    dp = DataParallel(FlatParameters(vectors().items()), dp_group=None)
+    dp = DataParallel(FlatParameters(vectors().items()))
     with dp.accumulate(last=True):
         pass
     with pytest.raises(RuntimeError, match=r"finish\(\) comes first"), dp.accumulate(last=False):
@@ -253,11 +278,11 @@ def test_a_sum_that_fails_names_its_bucket(monkeypatch: pytest.MonkeyPatch) -> N
             raise OSError("link down")
 
     params = vectors()
-    dp = DataParallel(FlatParameters(params.items()), dp_group=object())  # type: ignore[arg-type]
+    dp = DataParallel(FlatParameters(params.items()))
     monkeypatch.setattr(collectives, "all_reduce", lambda *args, **kwargs: Broken())
     with dp.accumulate(last=True):
         loss(params, NAMES, 1.0).backward()
-    with pytest.raises(RuntimeError, match=r"gradients of e \.\. a over data-parallel ranks failed") as caught:
+    with pytest.raises(RuntimeError, match=r"gradients of e \.\. a over their replicas failed") as caught:
         dp.finish()
     assert isinstance(caught.value.__cause__, OSError)
 
@@ -276,7 +301,7 @@ def test_a_step_on_the_meta_device() -> None:
     )
     model = Transformer(config, dtype=torch.bfloat16, device="meta")
     flat = FlatParameters(model.named_parameters())
-    dp = DataParallel(flat, dp_group=None)
+    dp = DataParallel(flat)
     ids_BS = torch.zeros(2, 5, dtype=torch.int64, device="meta")
     with dp.accumulate(last=True):
         out = model.loss(ids_BS, ids_BS, z_loss=1e-4)

@@ -111,7 +111,7 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> tuple[FlatParameters, 
     model = build(case, mesh, expected.initial)
     master_dtype = torch.float64 if case.dtype == "fp64" else torch.float32
     flat = FlatParameters(model.named_parameters(), master_dtype=master_dtype, bucket_bytes=8000)
-    dp = DataParallel(flat, dp_group=mesh.group("dp"))
+    dp = DataParallel(flat, mesh)
     moments = [(torch.zeros_like(group.grad), torch.zeros_like(group.grad)) for group in flat.groups]
     found = Differences()
     micro = one.SEQUENCES // (case.dp * MICRO_BATCHES)

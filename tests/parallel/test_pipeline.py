@@ -102,7 +102,7 @@ def train(case: Case, mesh: Mesh, expected: Reference) -> Differences:
         for name, param in model.named_parameters():
             param.copy_(expected.initial[name][layout_of(param).index])
     flat = FlatParameters(model.named_parameters(), master_dtype=torch.float64, bucket_bytes=8000)
-    dp = DataParallel(flat, dp_group=mesh.group("dp"), overlap=False)
+    dp = DataParallel(flat, mesh, overlap=False)
     moments = [(torch.zeros_like(group.grad), torch.zeros_like(group.grad)) for group in flat.groups]
     found = Differences()
     for step in range(case.steps):

@@ -57,7 +57,7 @@ def check_traffic(world: World) -> None:
         model = Transformer(CONFIG, tp=TensorParallel.from_mesh(mesh, sequence))
         initialize(model, seed=1)
         flat = FlatParameters(model.named_parameters())
-        dp = DataParallel(flat, dp_group=None)
+        dp = DataParallel(flat)
         with counted() as calls:
             with dp.accumulate(last=True):
                 model.loss(ids, ids).loss.backward()

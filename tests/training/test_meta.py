@@ -37,7 +37,7 @@ def test_a_training_step_runs_on_the_meta_device(dtype: torch.dtype, recompute: 
         flat = FlatParameters(
             model.named_parameters(), master_dtype=torch.float32, model_dtype=dtype, bucket_bytes=1 << 12
         )
-        data_parallel = DataParallel(flat, dp_group=None)
+        data_parallel = DataParallel(flat)
         optimizer = AdamW(flat, OptimizerConfig())
         ids = torch.zeros(2, 16, dtype=torch.int64)
         batch = Batch(tokens_BS=ids, targets_BS=ids, positions_BS=ids, document_ids_BS=ids)
