@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -278,7 +279,8 @@ def test_a_sum_that_fails_names_its_bucket(monkeypatch: pytest.MonkeyPatch) -> N
             raise OSError("link down")
 
     params = vectors()
-    dp = DataParallel(FlatParameters(params.items()))
+    mesh = SimpleNamespace(group=lambda axis: object())
+    dp = DataParallel(FlatParameters(params.items()), mesh)  # type: ignore[arg-type]
     monkeypatch.setattr(collectives, "all_reduce", lambda *args, **kwargs: Broken())
     with dp.accumulate(last=True):
         loss(params, NAMES, 1.0).backward()
