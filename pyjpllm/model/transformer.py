@@ -22,6 +22,7 @@ from pyjpllm.model.cache import KVCache
 from pyjpllm.model.remake import remade
 from pyjpllm.parallel import (
     ColumnParallelLinear,
+    ContextParallel,
     RMSNorm,
     RowParallelLinear,
     TensorParallel,
@@ -39,10 +40,17 @@ class Attention(nn.Module):
     """Causal self-attention with rotary positions and grouped heads; biases, head norms and a window where asked."""
 
     def __init__(
-        self, config: ModelConfig, layer: int, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: ModelConfig,
+        layer: int,
+        *,
+        tp: TensorParallel,
+        context: ContextParallel,
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
+        self.config, self.layer, self.context = config, layer, context
         D, d = config.hidden_size, config.head_dim
         heads = head_ranges(config.num_heads, config.num_kv_heads, tp)
         mine_q = (heads.q[0] * d, heads.q[1] * d)
@@ -76,9 +84,13 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q_BSHd, k_BSKd = self.q_norm(q_BSHd), self.k_norm(k_BSKd)
         q_BSHd, k_BSKd = ops.rotary(q_BSHd, k_BSKd, positions_BS, config.rope_theta, config.rope_scaling)
-        if cache is not None:
+        if cache is None:
+            out_BSHd = self.context.attention(
+                q_BSHd, k_BSKd, v_BSKd, document_ids_Bs=document_ids_BS, window=config.sliding_window
+            )
+        else:  # every context-parallel rank generates the whole text
             k_BSKd, v_BSKd = cache.append(self.layer, k_BSKd, v_BSKd)
-        out_BSHd = ops.attention(q_BSHd, k_BSKd, v_BSKd, document_ids_BS=document_ids_BS, window=config.sliding_window)
+            out_BSHd = ops.attention(q_BSHd, k_BSKd, v_BSKd, window=config.sliding_window)
         out_nD: Tensor = self.o(out_BSHd.reshape(x_ND.shape[0], -1))
         return out_nD
 
@@ -107,12 +119,19 @@ class Block(nn.Module):
     """``x += attention(norm(x)); x += mlp(norm(x))``."""
 
     def __init__(
-        self, config: ModelConfig, layer: int, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: ModelConfig,
+        layer: int,
+        *,
+        tp: TensorParallel,
+        context: ContextParallel,
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> None:
         super().__init__()
         self.tp = tp
         self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
-        self.attention = Attention(config, layer, tp=tp, dtype=dtype, device=device)
+        self.attention = Attention(config, layer, tp=tp, context=context, dtype=dtype, device=device)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
         self.mlp = MLP(config, tp=tp, dtype=dtype, device=device)
 
@@ -153,6 +172,7 @@ class Transformer(nn.Module):
             the names that they have in the whole model.
         tied_group: the pipeline ranks with the first and the last part, where they are two and the embedding is tied:
             each holds the embedding, and their gradients are summed.
+        context: the ranks that share each sequence: S is then this rank's tokens of it, everywhere but in generation.
 
     Attributes:
         activation_checkpointing: "full" keeps only the input of each block and computes the block again in backward;
@@ -168,12 +188,14 @@ class Transformer(nn.Module):
         device: torch.device | str = "cpu",
         parts: Sequence[Part] | None = None,
         tied_group: dist.ProcessGroup | None = None,
+        context: ContextParallel | None = None,
     ) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("model.vocab_size is 0: set it to the tokenizer's size first")
         self.config = config
         self.tp = tp = TensorParallel() if tp is None else tp
+        self.context = context = ContextParallel() if context is None else context
         self.activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
         self.parts = (Part.whole(config.num_layers),) if parts is None else tuple(parts)
         V, D = config.vocab_size, config.hidden_size
@@ -187,7 +209,7 @@ class Transformer(nn.Module):
             )
         layers = [layer for part in self.parts for layer in range(part.start, part.stop)]
         self.blocks = nn.ModuleDict(
-            {str(layer): Block(config, layer, tp=tp, dtype=dtype, device=device) for layer in layers}
+            {str(layer): Block(config, layer, tp=tp, context=context, dtype=dtype, device=device) for layer in layers}
         )
         self.norm: RMSNorm | None = None
         self.head: ColumnParallelLinear | None = None
@@ -227,6 +249,8 @@ class Transformer(nn.Module):
         if cache is not None and document_ids_BS is not None:
             raise ValueError("a key-value cache holds one document a row: document ids cannot be given with it")
         if positions_BS is None:
+            if cache is None and self.context.size > 1:
+                raise ValueError("a rank that has a part of the tokens needs their positions (ContextParallel.take)")
             start = 0 if cache is None else cache.length
             positions_S = torch.arange(start, start + tokens_BS.shape[1], device=tokens_BS.device)
             positions_BS = positions_S.expand(tokens_BS.shape)

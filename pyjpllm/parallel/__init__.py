@@ -1,5 +1,6 @@
-"""How ranks share a model: data, tensor and sequence parallelism, on flat parameters."""
+"""How ranks share a model: data, tensor, sequence and context parallelism, on flat parameters."""
 
+from pyjpllm.parallel.context import ContextParallel
 from pyjpllm.parallel.data import DataParallel, global_grad_norm
 from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
 from pyjpllm.parallel.layout import HeadRanges, Layout, head_ranges, layout_of, set_layout, split_range, split_sizes
@@ -17,6 +18,7 @@ from pyjpllm.parallel.tensor import (
 __all__ = [
     "Bucket",
     "ColumnParallelLinear",
+    "ContextParallel",
     "DataParallel",
     "FlatEntry",
     "FlatGroup",

@@ -1,4 +1,4 @@
-"""Which piece of a parameter a rank holds, and how heads and rows are dealt out over tensor-parallel ranks.
+"""Which piece of a parameter a rank holds, and how heads and rows are dealt out over ranks.
 
 H query heads, K key and value heads.
 """
@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import distributed as dist
 
 from pyjpllm.config.check import heads_fit
 from pyjpllm.errors import UserError
-
-if TYPE_CHECKING:
-    from pyjpllm.parallel.tensor import TensorParallel
 
 _ATTRIBUTE = "_pyjpllm_layout"
 
@@ -109,6 +106,15 @@ def layout_of(param: torch.Tensor) -> Layout:
     return Layout.whole(param.shape) if layout is None else layout
 
 
+class Place(Protocol):
+    """A rank among those that share something: `TensorParallel`, `ContextParallel`."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
 class HeadRanges(NamedTuple):
     """The heads of one tensor-parallel rank: query heads ``q``, kv heads ``kv``, each held by ``kv_copies`` ranks."""
 
@@ -117,12 +123,12 @@ class HeadRanges(NamedTuple):
     kv_copies: int
 
 
-def head_ranges(num_heads: int, num_kv_heads: int, tp: TensorParallel) -> HeadRanges:
-    """Deal attention heads out over the ranks of ``tp``.
+def head_ranges(num_heads: int, num_kv_heads: int, place: Place, field: str = "parallel.tensor") -> HeadRanges:
+    """Deal attention heads out over ranks; ``field`` is what to name in an error.
 
     With at least as many kv heads as ranks, kv heads are split as evenly as they go and query heads follow their kv
     head (Ainslie et al., 2023: query heads ``j*H/K .. (j+1)*H/K`` share kv head ``j``). With fewer, each kv head is
-    held by ``tp.size/K`` ranks, which share its query heads evenly.
+    held by ``size/K`` ranks, which share its query heads evenly.
 
     Raises:
         UserError: the heads cannot be dealt out over that many ranks.
@@ -133,7 +139,7 @@ def head_ranges(num_heads: int, num_kv_heads: int, tp: TensorParallel) -> HeadRa
             "each kv head serves equally many query heads"
         )
     per_kv = num_heads // num_kv_heads
-    size, rank = tp.size, tp.rank
+    size, rank = place.size, place.rank
     if size <= num_kv_heads:
         kv = split_range(num_kv_heads, size, rank)
         return HeadRanges((kv[0] * per_kv, kv[1] * per_kv), kv, 1)
@@ -141,7 +147,7 @@ def head_ranges(num_heads: int, num_kv_heads: int, tp: TensorParallel) -> HeadRa
         fitting = [parts for parts in range(1, num_heads + 1) if heads_fit(num_heads, num_kv_heads, parts)]
         best = min(fitting, key=lambda parts: (abs(parts - size), parts))
         raise UserError(
-            f"parallel.tensor = {size} cannot share model.num_heads = {num_heads} and "
+            f"{field} = {size} cannot share model.num_heads = {num_heads} and "
             f"model.num_kv_heads = {num_kv_heads}; the nearest that can is {best}"
         )
     copies = size // num_kv_heads
