@@ -320,6 +320,16 @@ def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> 
     return cast(Tensor, operation("grouped_linear")(x_ND, weights_EOI, group_sizes_E))
 
 
+def grouped_linear_grad_input(dy_NO: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    """The gradient of `grouped_linear`'s x: [N, O], [E, O, I], sizes [E] -> [N, I]. Without autograd."""
+    return cast(Tensor, operation("grouped_linear_grad_input")(dy_NO, weights_EOI, group_sizes_E))
+
+
+def grouped_linear_grad_weight(dy_NO: Tensor, x_NI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    """The gradient of `grouped_linear`'s weights: [N, O], [N, I], sizes [E] -> [E, O, I]. Without autograd."""
+    return cast(Tensor, operation("grouped_linear_grad_weight")(dy_NO, x_NI, group_sizes_E))
+
+
 def adamw_step(
     param: Tensor,
     grad: Tensor,

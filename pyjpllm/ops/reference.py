@@ -370,28 +370,48 @@ def combine(x_MD: Tensor, order: ExpertOrder, weights_Nk: Tensor) -> Tensor:
     return _apply(formula, [x_MD, weights_Nk], [x_MD.dtype])[0]
 
 
-def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+def _groups(group_sizes_E: Tensor, rows: int) -> list[slice]:
+    """The rows of each group."""
     sizes = _integers(group_sizes_E)
-    if sizes.sum() != x_ND.shape[0]:
-        raise ValueError(f"grouped_linear: group sizes add up to {sizes.sum()}, but there are {x_ND.shape[0]} rows")
-    ends = np.cumsum(sizes)
-    groups = [(expert, slice(end - size, end)) for expert, (end, size) in enumerate(zip(ends, sizes, strict=True))]
+    if sizes.sum() != rows:
+        raise ValueError(f"grouped_linear: group sizes add up to {sizes.sum()}, but there are {rows} rows")
+    return [slice(end - size, end) for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
+
+
+def _grouped_grad_input(g_NO: Array, weights_EOI: Array, groups: list[slice]) -> Array:
+    g_x_NI = np.zeros((g_NO.shape[0], weights_EOI.shape[2]))
+    for rows, weight_OI in zip(groups, weights_EOI, strict=True):
+        g_x_NI[rows] = g_NO[rows] @ weight_OI
+    return g_x_NI
+
+
+def _grouped_grad_weight(g_NO: Array, x_NI: Array, groups: list[slice]) -> Array:
+    return np.stack([g_NO[rows].T @ x_NI[rows] for rows in groups])
+
+
+def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    groups = _groups(group_sizes_E, x_ND.shape[0])
 
     def formula(x_ND: Array, weights_EOI: Array) -> tuple[list[Array], Gradients]:
         y_NO = np.zeros((x_ND.shape[0], weights_EOI.shape[1]))
-        for expert, rows in groups:
-            y_NO[rows] = x_ND[rows] @ weights_EOI[expert].T
+        for rows, weight_OI in zip(groups, weights_EOI, strict=True):
+            y_NO[rows] = x_ND[rows] @ weight_OI.T
 
         def gradients(g_NO: Array) -> list[Array]:
-            g_x_ND, g_weights_EOI = np.zeros_like(x_ND), np.zeros_like(weights_EOI)
-            for expert, rows in groups:
-                g_x_ND[rows] = g_NO[rows] @ weights_EOI[expert]
-                g_weights_EOI[expert] = g_NO[rows].T @ x_ND[rows]
-            return [g_x_ND, g_weights_EOI]
+            return [_grouped_grad_input(g_NO, weights_EOI, groups), _grouped_grad_weight(g_NO, x_ND, groups)]
 
         return [y_NO], gradients
 
     return _apply(formula, [x_ND, weights_EOI], [x_ND.dtype])[0]
+
+
+def grouped_linear_grad_input(dy_NO: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    groups = _groups(group_sizes_E, dy_NO.shape[0])
+    return _tensor(_grouped_grad_input(_floats(dy_NO), _floats(weights_EOI), groups), dy_NO)
+
+
+def grouped_linear_grad_weight(dy_NO: Tensor, x_NI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    return _tensor(_grouped_grad_weight(_floats(dy_NO), _floats(x_NI), _groups(group_sizes_E, x_NI.shape[0])), x_NI)
 
 
 def adamw_step(

@@ -16,7 +16,15 @@ from pyjpllm.ops.memo import TensorMemo
 from pyjpllm.ops.rope import inverse_frequencies
 from pyjpllm.ops.torch_attention import attention
 from pyjpllm.ops.torch_attention_block import attention_block, attention_block_backward
-from pyjpllm.ops.torch_experts import combine, dispatch, grouped_linear, route, sort_by_expert
+from pyjpllm.ops.torch_experts import (
+    combine,
+    dispatch,
+    grouped_linear,
+    grouped_linear_grad_input,
+    grouped_linear_grad_weight,
+    route,
+    sort_by_expert,
+)
 from pyjpllm.ops.torch_loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.types import RopeScaling
 
@@ -30,6 +38,8 @@ __all__ = [
     "dispatch",
     "embedding",
     "grouped_linear",
+    "grouped_linear_grad_input",
+    "grouped_linear_grad_weight",
     "linear",
     "linear_grad_input",
     "linear_grad_weight",

@@ -101,29 +101,42 @@ def _sizes(group_sizes_E: Tensor, rows: int) -> list[int]:
 class _GroupedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
-        ctx.sizes = _sizes(group_sizes_E, x_ND.shape[0])
-        ctx.save_for_backward(x_ND, weights_EOI)
+        ctx.save_for_backward(x_ND, weights_EOI, group_sizes_E)
+        sizes = _sizes(group_sizes_E, x_ND.shape[0])
         out_NO = x_ND.new_empty((x_ND.shape[0], weights_EOI.shape[1]))
-        groups = zip(torch.split(x_ND, ctx.sizes), weights_EOI, torch.split(out_NO, ctx.sizes), strict=True)
+        groups = zip(torch.split(x_ND, sizes), weights_EOI, torch.split(out_NO, sizes), strict=True)
         for x_nD, weight_OI, out_nO in groups:
             torch.mm(x_nD, weight_OI.t(), out=out_nO)
         return out_NO
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor, None]:
-        x_ND, weights_EOI = ctx.saved_tensors
-        grad_x_ND = torch.empty_like(x_ND)
-        grad_weights_EOI = torch.empty_like(weights_EOI)
-        splits = (torch.split(tensor, ctx.sizes) for tensor in (x_ND, grad_NO, grad_x_ND))
-        for x_nD, grad_nO, grad_x_nD, weight_OI, grad_weight_OI in zip(
-            *splits, weights_EOI, grad_weights_EOI, strict=True
-        ):
-            torch.mm(grad_nO, weight_OI, out=grad_x_nD)
-            torch.mm(grad_nO.t(), x_nD, out=grad_weight_OI)
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_ND, weights_EOI, group_sizes_E = ctx.saved_tensors
+        need_x, need_weights = ctx.needs_input_grad[:2]
+        grad_x_ND = grouped_linear_grad_input(grad_NO, weights_EOI, group_sizes_E) if need_x else None
+        grad_weights_EOI = grouped_linear_grad_weight(grad_NO, x_ND, group_sizes_E) if need_weights else None
         return grad_x_ND, grad_weights_EOI, None
 
 
 def grouped_linear(x_ND: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
     result: Tensor = _GroupedLinear.apply(x_ND, weights_EOI, group_sizes_E)  # type: ignore[no-untyped-call]
     return result
+
+
+@torch.no_grad()
+def grouped_linear_grad_input(dy_NO: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    sizes = _sizes(group_sizes_E, dy_NO.shape[0])
+    dx_NI = dy_NO.new_empty((dy_NO.shape[0], weights_EOI.shape[2]))
+    for dy_nO, weight_OI, dx_nI in zip(torch.split(dy_NO, sizes), weights_EOI, torch.split(dx_NI, sizes), strict=True):
+        torch.mm(dy_nO, weight_OI, out=dx_nI)
+    return dx_NI
+
+
+@torch.no_grad()
+def grouped_linear_grad_weight(dy_NO: Tensor, x_NI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    sizes = _sizes(group_sizes_E, x_NI.shape[0])
+    dweights_EOI = x_NI.new_empty((group_sizes_E.shape[0], dy_NO.shape[1], x_NI.shape[1]))
+    for dy_nO, x_nI, dweight_OI in zip(torch.split(dy_NO, sizes), torch.split(x_NI, sizes), dweights_EOI, strict=True):
+        torch.mm(dy_nO.t(), x_nI, out=dweight_OI)
+    return dweights_EOI

@@ -28,6 +28,8 @@ OPERATIONS: tuple[str, ...] = (
     "dispatch",
     "combine",
     "grouped_linear",
+    "grouped_linear_grad_input",
+    "grouped_linear_grad_weight",
     "adamw_step",
     "sum_of_squares",
 )

@@ -1,7 +1,7 @@
 """Backward in two halves: the gradients of a linear layer's input at once, those of its weights later.
 
 The first is what other ranks of a pipeline wait for, the second fills their bubbles (Qi et al., 2023,
-arXiv:2401.10241). N tokens, I inputs, O outputs.
+arXiv:2401.10241). N tokens, I inputs, O outputs, E experts, M rows sorted by expert.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class WeightGradients:
 
     @contextlib.contextmanager
     def put_off(self) -> Iterator[None]:
-        """Inside, `linear` leaves its weights' gradients to this queue."""
+        """Inside, `linear` and `grouped_linear` leave their weights' gradients to this queue."""
         before, WeightGradients._current = WeightGradients._current, self
         try:
             yield
@@ -98,3 +98,42 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
         return ops.linear(x_NI, weight_OI, bias_O)
     y_NO: Tensor = _SplitLinear.apply(x_NI, _Layer(weight_OI, bias_O, queue))  # type: ignore[no-untyped-call]
     return y_NO
+
+
+class _Experts(NamedTuple):
+    """As `_Layer`."""
+
+    weights_EOI: Tensor
+    sizes_E: Tensor
+    queue: WeightGradients
+
+
+def _make_grouped(layer: _Experts, x_MI: Tensor, dy_MO: Tensor) -> None:
+    dweights_EOI = ops.grouped_linear_grad_weight(dy_MO, x_MI, layer.sizes_E)
+    torch.autograd.backward([layer.weights_EOI], [dweights_EOI])
+
+
+class _SplitGroupedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MI: Tensor, layer: _Experts) -> Tensor:
+        ctx.save_for_backward(x_MI)
+        ctx.layer = layer
+        return ops.grouped_linear(x_MI, layer.weights_EOI, layer.sizes_E)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_MO: Tensor) -> tuple[Tensor, None]:
+        layer: _Experts = ctx.layer
+        (x_MI,) = ctx.saved_tensors
+        if layer.weights_EOI.requires_grad:
+            layer.queue.add(partial(_make_grouped, layer, x_MI, dy_MO))
+        return ops.grouped_linear_grad_input(dy_MO, layer.weights_EOI, layer.sizes_E), None
+
+
+def grouped_linear(x_MI: Tensor, weights_EOI: Tensor, sizes_E: Tensor) -> Tensor:
+    """`ops.grouped_linear`, whose weights' gradients are put off where a queue asks for it."""
+    queue = WeightGradients.current()
+    if queue is None or not (torch.is_grad_enabled() and x_MI.requires_grad):
+        return ops.grouped_linear(x_MI, weights_EOI, sizes_E)
+    y_MO: Tensor = _SplitGroupedLinear.apply(x_MI, _Experts(weights_EOI, sizes_E, queue))  # type: ignore[no-untyped-call]
+    return y_MO

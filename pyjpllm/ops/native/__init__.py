@@ -7,7 +7,15 @@ Importing this package raises ImportError where the kernels are not built.
 from pyjpllm.ops.native.attention import attention, attention_block, attention_block_backward
 from pyjpllm.ops.native.elementwise import cast_to, softmax, swiglu
 from pyjpllm.ops.native.embedding import embedding
-from pyjpllm.ops.native.experts import combine, dispatch, grouped_linear, route, sort_by_expert
+from pyjpllm.ops.native.experts import (
+    combine,
+    dispatch,
+    grouped_linear,
+    grouped_linear_grad_input,
+    grouped_linear_grad_weight,
+    route,
+    sort_by_expert,
+)
 from pyjpllm.ops.native.linear import linear, linear_grad_input, linear_grad_weight
 from pyjpllm.ops.native.loss import linear_logsumexp, summed_cross_entropy
 from pyjpllm.ops.native.norm import add_rms_norm, layer_norm, rms_norm
@@ -27,6 +35,8 @@ __all__ = [
     "dispatch",
     "embedding",
     "grouped_linear",
+    "grouped_linear_grad_input",
+    "grouped_linear_grad_weight",
     "layer_norm",
     "linear",
     "linear_grad_input",

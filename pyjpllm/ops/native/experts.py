@@ -302,3 +302,23 @@ def grouped_linear(x_NI: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> 
     needed = "x [N, I], weights [E, O, I] and group sizes [E]"
     shapes("grouped_linear", needed, fits, x_NI, weights_EOI, group_sizes_E)
     return cast(Tensor, OPS.grouped_linear(x_NI, weights_EOI, group_sizes_E))
+
+
+@torch.no_grad()
+def grouped_linear_grad_input(dy_NO: Tensor, weights_EOI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    """See `pyjpllm.ops.api.grouped_linear_grad_input`."""
+    check_storage("grouped_linear_grad_input", dy=dy_NO, weights=weights_EOI)
+    fits = dy_NO.ndim == 2 and weights_EOI.ndim == 3 and dy_NO.shape[1] == weights_EOI.shape[1]
+    fits = fits and group_sizes_E.shape == weights_EOI.shape[:1]
+    needed = "dy [N, O], weights [E, O, I] and group sizes [E]"
+    shapes("grouped_linear_grad_input", needed, fits, dy_NO, weights_EOI, group_sizes_E)
+    return cast(Tensor, OPS.grouped_linear_grad_input(dy_NO, weights_EOI, group_sizes_E))
+
+
+@torch.no_grad()
+def grouped_linear_grad_weight(dy_NO: Tensor, x_NI: Tensor, group_sizes_E: Tensor) -> Tensor:
+    """See `pyjpllm.ops.api.grouped_linear_grad_weight`."""
+    check_storage("grouped_linear_grad_weight", dy=dy_NO, x=x_NI)
+    fits = dy_NO.ndim == x_NI.ndim == 2 and dy_NO.shape[0] == x_NI.shape[0] and group_sizes_E.ndim == 1
+    shapes("grouped_linear_grad_weight", "dy [N, O], x [N, I] and group sizes [E]", fits, dy_NO, x_NI, group_sizes_E)
+    return cast(Tensor, OPS.grouped_linear_grad_weight(dy_NO, x_NI, group_sizes_E))
