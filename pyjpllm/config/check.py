@@ -32,6 +32,7 @@ def check_config(
         lines.append(f"{before}{field} = {shown(value)}: {text}")
 
     _check_model(config, say)
+    _check_moe(config, say)
     replicas = _check_ranks(config, world_size, say)
     _check_tensor(config, world_size, say)
     if replicas is not None:
@@ -67,6 +68,25 @@ def _check_model(config: Config, say: Say) -> None:
             "model.rope_scaling.low_freq_factor",
             f"must be less than model.rope_scaling.high_freq_factor = {scaling.high_freq_factor:g}; usual: 1 and 4",
         )
+
+
+def _check_moe(config: Config, say: Say) -> None:
+    moe = config.model.moe
+    if moe is None:
+        return
+    layers = config.model.num_layers
+    if moe.experts_per_token > moe.num_experts:
+        say("model.moe.experts_per_token", f"must be at most model.moe.num_experts = {moe.num_experts}")
+    if moe.shared_gate and not moe.shared_size:
+        say("model.moe.shared_gate", "needs a shared expert: write model.moe.shared_size, or leave it out")
+    if moe.first_dense_layers >= layers:
+        say("model.moe.first_dense_layers", f"leaves none of model.num_layers = {layers} experts; at most {layers - 1}")
+    elif not any(moe.is_sparse(layer) for layer in range(layers)):
+        say("model.moe.layer_step", f"leaves none of model.num_layers = {layers} experts; at most {layers}")
+    for name in ("intermediate_size", "shared_size"):
+        size, tensor = getattr(moe, name), config.parallel.tensor
+        if 0 < size < tensor:
+            say(f"model.moe.{name}", f"cannot be shared by parallel.tensor = {tensor} ranks; at least {tensor}")
 
 
 def _check_ranks(config: Config, world_size: int, say: Say) -> int | None:

@@ -171,6 +171,8 @@ def _fill_model(raw: dict[str, Any], pretrained: Mapping[str, Any] | None, found
         silent = _required_sizes()
     for name, value in base.items():
         model.setdefault(name, value)
+    if isinstance(base.get("moe"), dict) and isinstance(model["moe"], dict):
+        model["moe"] = {**base["moe"], **model["moe"]}
     heads, width = model.get("num_heads"), model.get("hidden_size")
     if _whole(heads):
         model.setdefault("num_kv_heads", heads)

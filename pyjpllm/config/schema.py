@@ -37,6 +37,42 @@ class RopeScaling(Section):
     """`llama3`: the context length before stretching."""
 
 
+class MoEConfig(Section):
+    """A mixture of experts in place of the feed-forward: each token goes through its best few of many small ones, none
+    is ever dropped. A table of its own; without it every layer has a feed-forward of `model.intermediate_size`."""
+
+    num_experts: Positive
+    """Experts of a layer, E."""
+    experts_per_token: Positive
+    """Experts that each token goes through, k; at most `num_experts`."""
+    intermediate_size: Positive
+    """Width of an expert's SwiGLU."""
+    shared_size: NonNegative = 0
+    """Width of a shared expert that every token goes through as well; 0 is none."""
+    shared_gate: bool = False
+    """The shared expert's output is multiplied by a sigmoid gate of its own, as Qwen2-MoE has it."""
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    """What makes scores of the router's logits, over all experts or for each alone (DeepSeek-V3)."""
+    normalize_weights: bool = True
+    """The scores of a token's experts are divided by their sum before they weigh the experts' outputs."""
+    first_dense_layers: NonNegative = 0
+    """The first layers, this many, keep the feed-forward of `model.intermediate_size`."""
+    layer_step: Positive = 1
+    """After them every `layer_step`-th layer of the model has experts (the layers are counted from 1)."""
+    balance_loss: NonNegativeFloat = 0.01
+    """Weight of the loss that evens out the experts' loads in each sequence (Switch Transformer's, by sequence as in
+    DeepSeek-V3): a mean over the sequences of the global batch, summed over layers; logged apart from the loss."""
+    router_z_loss: NonNegativeFloat = 0.0
+    """Weight of the router's squared log-sum-exp, a mean over all tokens, summed over layers; logged apart."""
+    balance_bias_rate: NonNegativeFloat = 0.0
+    """Balance without a loss: after each step a bias that counts for the choice alone moves by this much, up for
+    experts with less than the mean load, down for those with more; DeepSeek-V3 has 0.001. 0 has no such bias."""
+
+    def is_sparse(self, layer: int) -> bool:
+        """Whether a layer, counted from 0, has experts."""
+        return layer >= self.first_dense_layers and (layer + 1) % self.layer_step == 0
+
+
 class ModelConfig(Section):
     """`[model]`: the shape of the transformer (Llama family). A preset fills what is not written."""
 
@@ -76,6 +112,8 @@ class ModelConfig(Section):
     """Biases on the feed-forward's projections."""
     qk_norm: bool = False
     """RMSNorm over each head of queries and keys before the rotation, as Qwen3 has it."""
+    moe: MoEConfig | None = None
+    """A mixture of experts; a table of its own."""
     sliding_window: Positive | None = None
     """Attend to at most this many last positions, as Mistral 7B v0.1 does; none by default."""
     init_std: PositiveFloat = 0.02

@@ -115,7 +115,7 @@ def _runs(layout: Layout) -> tuple[Words, int]:
 def initialize(model: Transformer, seed: int) -> None:
     """Fill ``model``: norms 1, biases 0, matrices normal with standard deviation ``config.init_std``.
 
-    The outputs of attention and feed-forward, which add to the residual stream, have it divided by
+    The outputs of attention, feed-forward and experts, which add to the residual stream, have it divided by
     ``sqrt(2 num_layers)`` (Radford et al., 2019). On the meta device there is nothing to fill.
     """
     config = model.config
@@ -128,6 +128,6 @@ def initialize(model: Transformer, seed: int) -> None:
             elif param.ndim == 1:
                 param.fill_(1)
             else:
-                residual = name.endswith(("attention.o.weight", "mlp.down.weight"))
+                residual = name.endswith(("attention.o.weight", ".down.weight"))
                 std = config.init_std / math.sqrt(2 * config.num_layers) if residual else config.init_std
                 param.copy_(normal_piece(seed, name, layout_of(param), std, param.dtype))

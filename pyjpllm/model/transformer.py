@@ -1,7 +1,7 @@
 """The Llama family: RMSNorm, rotary embeddings, grouped-query attention, SwiGLU (Touvron et al., 2023).
 
 B batch, S sequence, N = B*S tokens, D model width, H query heads and K kv heads of this rank, d head width,
-F feed-forward, V vocabulary, T positions in the cache. The residual stream is flat, x_ND; under sequence parallelism
+V vocabulary, T positions in the cache. The residual stream is flat, x_ND; under sequence parallelism
 a rank holds x_nD, its part of the tokens. Parallelism is all in the layers of `pyjpllm.parallel`.
 """
 
@@ -19,10 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from pyjpllm import ops
 from pyjpllm.config.schema import ModelConfig
 from pyjpllm.model.cache import KVCache
+from pyjpllm.model.feed_forward import MLP
+from pyjpllm.model.moe import MoE
 from pyjpllm.model.remake import remade
 from pyjpllm.parallel import (
     ColumnParallelLinear,
     ContextParallel,
+    ExpertParallel,
     RMSNorm,
     RowParallelLinear,
     TensorParallel,
@@ -95,28 +98,8 @@ class Attention(nn.Module):
         return out_nD
 
 
-class MLP(nn.Module):
-    """The SwiGLU feed-forward: ``down(silu(gate(x)) * up(x))``."""
-
-    def __init__(
-        self, config: ModelConfig, *, tp: TensorParallel, dtype: torch.dtype, device: torch.device | str
-    ) -> None:
-        super().__init__()
-        D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate = ColumnParallelLinear(D, F, tp=tp, bias=bias, dtype=dtype, device=device)
-        self.up = ColumnParallelLinear(D, F, tp=tp, bias=bias, dtype=dtype, device=device)
-        self.down = RowParallelLinear(F, D, tp=tp, bias=bias, dtype=dtype, device=device)
-
-    def forward(self, x_ND: Tensor, remake: bool = False) -> Tensor:
-        gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
-        hidden_NF = ops.swiglu(gate_NF, up_NF)
-        with remade(hidden_NF, lambda: ops.swiglu(gate_NF, up_NF)) if remake else nullcontext():
-            out_nD: Tensor = self.down(hidden_NF)
-        return out_nD
-
-
 class Block(nn.Module):
-    """``x += attention(norm(x)); x += mlp(norm(x))``."""
+    """``x += attention(norm(x)); x += mlp(norm(x))``; a mixture of experts is an mlp, too."""
 
     def __init__(
         self,
@@ -125,6 +108,7 @@ class Block(nn.Module):
         *,
         tp: TensorParallel,
         context: ContextParallel,
+        ep: ExpertParallel,
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
@@ -133,7 +117,12 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
         self.attention = Attention(config, layer, tp=tp, context=context, dtype=dtype, device=device)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps, tp=tp, dtype=dtype, device=device)
-        self.mlp = MLP(config, tp=tp, dtype=dtype, device=device)
+        self.mlp: MLP | MoE
+        D, F, moe = config.hidden_size, config.intermediate_size, config.moe
+        if moe is not None and moe.is_sparse(layer):
+            self.mlp = MoE(D, moe, tp=tp, ep=ep, dtype=dtype, device=device)
+        else:
+            self.mlp = MLP(D, F, tp=tp, bias=config.mlp_bias, dtype=dtype, device=device)
 
     def forward(
         self,
@@ -149,7 +138,10 @@ class Block(nn.Module):
             update_nD: Tensor = self.attention(normed_ND, positions_BS, document_ids_BS, cache)
         x_nD, normed_nD = self.mlp_norm.of_sum(x_nD, update_nD)
         with self._sent(normed_nD, x_nD, self.mlp_norm, tokens, remake) as normed_ND:
-            update_nD = self.mlp(normed_ND, remake)
+            if isinstance(self.mlp, MoE):
+                update_nD = self.mlp(normed_ND, positions_BS.shape[0], remake)
+            else:
+                update_nD = self.mlp(normed_ND, remake)
         return x_nD + update_nD
 
     @contextmanager
@@ -166,6 +158,7 @@ class Transformer(nn.Module):
     Args:
         config: the shape; ``vocab_size`` must be set.
         tp: the tensor-parallel ranks that share the weights.
+        ep: the ranks that share the experts.
         dtype: of weights and activations.
         device: where; ``meta`` holds shapes only.
         parts: the pieces of the model that this rank has, as chunks of a pipeline; None: all of it. Parameters have
@@ -184,6 +177,7 @@ class Transformer(nn.Module):
         config: ModelConfig,
         *,
         tp: TensorParallel | None = None,
+        ep: ExpertParallel | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         parts: Sequence[Part] | None = None,
@@ -196,6 +190,7 @@ class Transformer(nn.Module):
         self.config = config
         self.tp = tp = TensorParallel() if tp is None else tp
         self.context = context = ContextParallel() if context is None else context
+        self.ep = ep = ExpertParallel() if ep is None else ep
         self.activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
         self.parts = (Part.whole(config.num_layers),) if parts is None else tuple(parts)
         V, D = config.vocab_size, config.hidden_size
@@ -209,7 +204,10 @@ class Transformer(nn.Module):
             )
         layers = [layer for part in self.parts for layer in range(part.start, part.stop)]
         self.blocks = nn.ModuleDict(
-            {str(layer): Block(config, layer, tp=tp, context=context, dtype=dtype, device=device) for layer in layers}
+            {
+                str(layer): Block(config, layer, tp=tp, context=context, ep=ep, dtype=dtype, device=device)
+                for layer in layers
+            }
         )
         self.norm: RMSNorm | None = None
         self.head: ColumnParallelLinear | None = None
@@ -225,6 +223,10 @@ class Transformer(nn.Module):
             return self.head.weight
         assert self.embedding is not None, "this rank has not the last part of the model"
         return self.embedding.weight
+
+    def moe_layers(self) -> dict[int, MoE]:
+        """This rank's mixtures of experts, by the number of their layer."""
+        return {int(name): block.mlp for name, block in self.blocks.items() if isinstance(block.mlp, MoE)}
 
     def linear_weights(self) -> Iterator[Tensor]:
         """This rank's weights of all linear layers, the head's last."""

@@ -2,6 +2,7 @@
 
 from pyjpllm.parallel.context import ContextParallel
 from pyjpllm.parallel.data import DataParallel, global_grad_norm
+from pyjpllm.parallel.expert import Exchange, ExpertLinear, ExpertParallel
 from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
 from pyjpllm.parallel.layout import HeadRanges, Layout, head_ranges, layout_of, set_layout, split_range, split_sizes
 from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
@@ -20,6 +21,9 @@ __all__ = [
     "ColumnParallelLinear",
     "ContextParallel",
     "DataParallel",
+    "Exchange",
+    "ExpertLinear",
+    "ExpertParallel",
     "FlatEntry",
     "FlatGroup",
     "FlatParameters",

@@ -133,8 +133,12 @@ class RowParallelLinear(nn.Module):
         """x_Ni -> y_nO (sequence parallel) or y_NO."""
         if self.tp.size == 1:
             return linear(x_Ni, self.weight, self.bias)
-        y = tp_output(linear(x_Ni, self.weight), self.tp)
+        y = tp_output(self.part(x_Ni), self.tp)
         return y if self.bias is None else y + self.bias
+
+    def part(self, x_Ni: torch.Tensor) -> torch.Tensor:
+        """x_Ni -> this rank's part of y_NO without the bias, for a caller that sums over the ranks itself."""
+        return linear(x_Ni, self.weight)
 
 
 class RMSNorm(nn.Module):

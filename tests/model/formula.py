@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pyjpllm.config.schema import ModelConfig
+from pyjpllm.config.schema import ModelConfig, MoEConfig
 
 State = Mapping[str, Tensor]
 
@@ -73,10 +73,47 @@ def mlp(state: State, at: str, x: Tensor) -> Tensor:
     return affine(state, f"{at}.down", gate / (1 + torch.exp(-gate)) * affine(state, f"{at}.up", x))
 
 
+def experts(moe: MoEConfig, state: State, at: str, xs: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """A mixture of experts, one token and one expert at a time, and its router's losses over one sequence."""
+    outputs, shares, squares = [], [], []
+    chosen_by_any = torch.zeros(moe.num_experts, dtype=torch.float64)
+    for x in xs:
+        z = state[f"{at}.router.weight"] @ x
+        scores = torch.exp(z) / torch.exp(z).sum() if moe.router == "softmax" else 1 / (1 + torch.exp(-z))
+        ranked = (scores + state.get(f"{at}.bias_E", 0.0)).tolist()
+        chosen = sorted(range(moe.num_experts), key=lambda e: (-ranked[e], e))[: moe.experts_per_token]
+        total = sum(scores[e] for e in chosen) if moe.normalize_weights else 1.0
+        y = torch.zeros_like(x)
+        for e in chosen:
+            chosen_by_any[e] += 1
+            gate, up, down = (state[f"{at}.experts.{name}.weight"][e] for name in ("gate", "up", "down"))
+            hidden = gate @ x
+            y = y + scores[e] / total * (down @ (hidden / (1 + torch.exp(-hidden)) * (up @ x)))
+        if moe.shared_size:
+            gated = 1.0
+            if moe.shared_gate:
+                gated = 1 / (1 + torch.exp(-(state[f"{at}.shared_gate.weight"] @ x)))
+            y = y + gated * mlp(state, f"{at}.shared", x)
+        outputs.append(y)
+        shares.append(scores / scores.sum())
+        squares.append(torch.log(torch.exp(z).sum()) ** 2)
+    f = chosen_by_any * moe.num_experts / (moe.experts_per_token * len(xs))
+    balance = (f * sum(shares) / len(xs)).sum()
+    return outputs, moe.balance_loss * balance + moe.router_z_loss * sum(squares) / len(xs)
+
+
 def logits(
     config: ModelConfig, state: State, ids: list[int], positions: list[int] | None = None, documents=None
 ) -> Tensor:
     """Logits [S, V] of one sequence."""
+    return logits_and_losses(config, state, ids, positions, documents)[0]
+
+
+def logits_and_losses(
+    config: ModelConfig, state: State, ids: list[int], positions: list[int] | None = None, documents=None
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits [S, V] of one sequence, and the losses of its routers by layer."""
+    losses: list[Tensor] = []
     positions = list(range(len(ids))) if positions is None else positions
     documents = [0] * len(ids) if documents is None else documents
     xs = [state["embedding.weight"][i] for i in ids]
@@ -85,6 +122,12 @@ def logits(
         normed = [norm(x, state[f"{at}.attention_norm.weight"], config.norm_eps) for x in xs]
         update = attention(config, state, f"{at}.attention", normed, positions, documents)
         xs = [x + u for x, u in zip(xs, update, strict=True)]
-        xs = [x + mlp(state, f"{at}.mlp", norm(x, state[f"{at}.mlp_norm.weight"], config.norm_eps)) for x in xs]
+        normed = [norm(x, state[f"{at}.mlp_norm.weight"], config.norm_eps) for x in xs]
+        if config.moe is not None and config.moe.is_sparse(layer):
+            updates, loss = experts(config.moe, state, f"{at}.mlp", normed)
+            losses.append(loss)
+        else:
+            updates = [mlp(state, f"{at}.mlp", x) for x in normed]
+        xs = [x + u for x, u in zip(xs, updates, strict=True)]
     head = state["embedding.weight"] if config.tie_embeddings else state["head.weight"]
-    return torch.stack([head @ norm(x, state["norm.weight"], config.norm_eps) for x in xs])
+    return torch.stack([head @ norm(x, state["norm.weight"], config.norm_eps) for x in xs]), losses

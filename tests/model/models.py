@@ -45,10 +45,54 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "odd width": {"hidden_size": 23},
 }
 
+# Mixtures of experts: what transformers has, and what it has not.
+MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral": {"intermediate_size": 10, "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 10}},
+    "mixtral window": {
+        "sliding_window": 3,
+        "intermediate_size": 10,
+        "moe": {"num_experts": 3, "experts_per_token": 1, "intermediate_size": 10},
+    },
+    "qwen2 moe": {
+        "qkv_bias": True,
+        "moe": {
+            "num_experts": 5,
+            "experts_per_token": 3,
+            "intermediate_size": 7,
+            "normalize_weights": False,
+            "shared_size": 9,
+            "shared_gate": True,
+            "layer_step": 2,
+        },
+    },
+    "qwen3 moe": {
+        "qk_norm": True,
+        "head_dim": 8,
+        "tie_embeddings": True,
+        "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 7, "first_dense_layers": 1},
+    },
+}
+OWN_MIXTURES: dict[str, dict[str, Any]] = {
+    "sigmoid, shared": {
+        "moe": {
+            "num_experts": 6,
+            "experts_per_token": 2,
+            "intermediate_size": 5,
+            "shared_size": 8,
+            "router": "sigmoid",
+            "router_z_loss": 0.02,
+            "balance_loss": 0.1,
+            "balance_bias_rate": 0.1,
+        }
+    },
+    "all experts": {"moe": {"num_experts": 2, "experts_per_token": 2, "intermediate_size": 5, "router_z_loss": 0.3}},
+    "one expert": {"moe": {"num_experts": 1, "experts_per_token": 1, "intermediate_size": 5}},
+}
+
 
 def config(variant: str = "llama", **fields: Any) -> ModelConfig:
     """The small model of that name, with other fields where given."""
-    return ModelConfig(**{**SMALL, **VARIANTS[variant], **fields})
+    return ModelConfig(**{**SMALL, **{**VARIANTS, **MIXTURES, **OWN_MIXTURES}[variant], **fields})
 
 
 def build(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyjpllm import ops
-from pyjpllm.config.schema import ModelConfig, OptimizerConfig
+from pyjpllm.config.schema import ModelConfig, MoEConfig, OptimizerConfig
 from pyjpllm.data import Batch
 from pyjpllm.distributed import World, make_mesh
 from pyjpllm.model import Transformer
@@ -18,7 +18,10 @@ from pyjpllm.training.step import accumulate_gradients, sum_losses
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_training_step_runs_on_the_meta_device(dtype: torch.dtype, recompute: bool) -> None:
+@pytest.mark.parametrize("experts", [None, {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 24}])
+def test_a_training_step_runs_on_the_meta_device(
+    dtype: torch.dtype, recompute: bool, experts: dict[str, int] | None
+) -> None:
     meta = torch.device("meta")
     shape = ModelConfig(
         hidden_size=32,
@@ -30,6 +33,7 @@ def test_a_training_step_runs_on_the_meta_device(dtype: torch.dtype, recompute: 
         vocab_size=101,
         qk_norm=True,
         qkv_bias=True,
+        moe=None if experts is None else MoEConfig(**experts, shared_size=16),
     )
     with ops.use_backend("torch"):
         model = Transformer(shape, dtype=torch.float32, device=meta)
