@@ -29,6 +29,9 @@ _FIXED_BY_WEIGHTS = (
     *("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size"),
     *("tie_embeddings", "qkv_bias", "out_bias", "mlp_bias", "qk_norm"),
 )
+_FIXED_OF_EXPERTS = (
+    *("num_experts", "intermediate_size", "shared_size", "shared_gate", "first_dense_layers", "layer_step"),
+)
 
 
 def load_config(
@@ -155,15 +158,9 @@ def _fill_model(raw: dict[str, Any], pretrained: Mapping[str, Any] | None, found
         base = dict(pretrained)
         if not base:
             silent = _required_sizes()
-        for name in _FIXED_BY_WEIGHTS:
-            if (
-                name in written
-                and name in base
-                and written[name] != base[name]
-                and (name, written[name]) != ("vocab_size", 0)
-            ):
-                text = f"the weights in model.init_from have {say.shown(base[name])}; leave it out"
-                found.append(Mistake(("model", name), text))
+        found += _unlike_the_weights(("model",), written, base, _FIXED_BY_WEIGHTS)
+        if isinstance(written.get("moe"), dict) and isinstance(base.get("moe"), dict):
+            found += _unlike_the_weights(("model", "moe"), written["moe"], base["moe"], _FIXED_OF_EXPERTS)
     elif not any(name in written for name in _SIZES) and not _typos(written):
         found.append(
             Mistake(("model", "preset"), f'is missing: write preset = "tiny" ({", ".join(PRESETS)}) or the sizes')
@@ -187,6 +184,20 @@ def _fill_model(raw: dict[str, Any], pretrained: Mapping[str, Any] | None, found
             found.append(Mistake(("model", "hidden_size"), text))
             silent = silent | {("model", "head_dim")}
     return silent
+
+
+def _unlike_the_weights(
+    table: Location, written: Mapping[str, Any], base: Mapping[str, Any], names: Sequence[str]
+) -> list[Mistake]:
+    """The sizes that are written beside init_from and are not those of its folder."""
+    return [
+        Mistake((*table, name), f"the weights in model.init_from have {say.shown(base[name])}; leave it out")
+        for name in names
+        if name in written
+        and name in base
+        and written[name] != base[name]
+        and (name, written[name]) != ("vocab_size", 0)
+    ]
 
 
 def _preset_beside(preset: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:

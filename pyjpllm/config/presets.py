@@ -1,4 +1,4 @@
-"""Named model shapes from 1M to 13B parameters, in Llama's proportions."""
+"""Named model shapes from 1M to 47B parameters, in the proportions of Llama and Mixtral."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def _llama(hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, **more
     }
 
 
+def _experts(count: int, per_token: int, ffn: int) -> dict[str, Any]:
+    return {"num_experts": count, "experts_per_token": per_token, "intermediate_size": ffn}
+
+
 # Parameter counts in the comments leave the embedding out.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _llama(128, 4, 4, 2, 384, max_position=2048, tie_embeddings=True),  # 0.8M
@@ -30,4 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "7b": _llama(4096, 32, 32, 32, 11008),  # 6.5B
     "8b": _llama(4096, 32, 32, 8, 14336),  # 7.0B
     "13b": _llama(5120, 40, 40, 40, 13824),  # 12.7B
+    # Mixtures of experts: weights in all, and those that a token goes through.
+    "tiny-moe": _llama(128, 4, 4, 2, 384, max_position=2048, tie_embeddings=True, moe=_experts(8, 2, 192)),  # 2.6M, .8M
+    "8x7b": _llama(4096, 32, 32, 8, 14336, max_position=32768, rope_theta=1e6, moe=_experts(8, 2, 14336)),  # 46B, 13B
 }

@@ -12,6 +12,7 @@ from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer
 from pyjpllm.model.huggingface import load_config, load_weights
 from pyjpllm.parallel import TensorParallel, layout_of
+from pyjpllm.training.experts import load_expert_biases
 from pyjpllm.training.manifest import MANIFEST, Manifest, PieceReader, latest, verify
 
 
@@ -81,3 +82,4 @@ def _fill(model: Transformer, folder: Path, manifest: Manifest) -> None:
         if part.numel():
             reader.read_into(part, "master", name, layout_of(param).slices)
         param.copy_(part)
+    load_expert_biases(model, manifest.state.get("expert_biases", {}))

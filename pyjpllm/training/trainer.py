@@ -23,6 +23,7 @@ from pyjpllm.model.huggingface import load_weights
 from pyjpllm.ops.types import DTYPES
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
+from pyjpllm.training.experts import balance, expert_biases, load_expert_biases, weigh_losses
 from pyjpllm.training.faults import StepJudge, StopRequest
 from pyjpllm.training.machine import describe, flushing_denormals, peak_flops, threads_per_rank
 from pyjpllm.training.metrics import MetricsWriter, Timers
@@ -120,6 +121,7 @@ class Trainer:
             self.optimizer.updates = state["updates"]
             self.judge.skipped, self.judge.in_a_row = state["skipped"], state["in_a_row"]
             self.loss_scale.load(state["loss_scale"])
+            load_expert_biases(self.model, state.get("expert_biases", {}))
 
         vocab = config.model.vocab_size
         self.loader: Loader = build_loader(config, mesh, vocab, split="train")
@@ -178,6 +180,7 @@ class Trainer:
         with timers.phase("data"):
             batches = self.loader.step(self.consumed)
             count = count_valid(batches, self.mesh, self.device)
+        weigh_losses(self.model, scale / config.train.global_batch)
         sums = accumulate_gradients(
             self.model,
             self.data_parallel,
@@ -198,7 +201,8 @@ class Trainer:
             loss, z_loss = loss_sum / count.item(), z_sum / count.item()
         lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
         with timers.phase("optimizer"):
-            if self.judge.accept(step, loss + z_loss, norm, excuse=self.loss_scale.overflowed):
+            taken = self.judge.accept(step, loss + z_loss, norm, excuse=self.loss_scale.overflowed)
+            if taken:
                 self.optimizer.step(lr, clip_scale(norm, config.optimizer.clip_grad_norm) / scale)
                 self.loss_scale.good()
             self.flat.zero_grad()
@@ -219,6 +223,9 @@ class Trainer:
         }
         if self.loss_scale.follows:
             record["loss_scale"] = scale
+        if config.model.moe is not None:
+            loads = balance(self.model, self.mesh, sequences=config.train.global_batch, move=taken)
+            record |= {f"expert_{name}": value for name, value in loads._asdict().items()}
         return record, stops > 0
 
     def _evaluate_if_due(self, record: dict[str, Any], last: bool) -> None:
@@ -249,6 +256,7 @@ class Trainer:
             "skipped": self.judge.skipped,
             "in_a_row": self.judge.in_a_row,
             "loss_scale": self.loss_scale.state(),
+            "expert_biases": expert_biases(self.model, self.mesh),
         }
         with self.timers.phase("checkpoint"):
             if self.metrics is not None:

@@ -73,6 +73,26 @@ def test_heads_fit_as_the_layers_split_them(kv: int, share: int, tensor: int) ->
         assert fits
 
 
+EXPERTS: Fields = {"num_experts": 8, "experts_per_token": 2, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"experts_per_token": 9}, "experts_per_token = 9: must be at most model.moe.num_experts = 8"),
+        ({"shared_gate": True}, "shared_gate = true: needs a shared expert: write model.moe.shared_size"),
+        ({"first_dense_layers": 4}, "first_dense_layers = 4: leaves none of model.num_layers = 4 experts; at most 3"),
+        ({"layer_step": 5}, "layer_step = 5: leaves none of model.num_layers = 4 experts; at most 4"),
+        ({"intermediate_size": 1}, "intermediate_size = 1: cannot be shared by parallel.tensor = 2 ranks; at least 2"),
+        ({"shared_size": 1}, "shared_size = 1: cannot be shared by parallel.tensor = 2 ranks; at least 2"),
+    ],
+)
+def test_experts(fields: Fields, said: str) -> None:
+    check_config(config(model={"moe": EXPERTS}, parallel={"tensor": 2}), 2, machine=False, files=False)
+    line = one(2, model={"moe": {**EXPERTS, **fields}}, parallel={"tensor": 2})
+    assert line == f"model.moe.{said}" or line.startswith(f"model.moe.{said},"), line
+
+
 def test_sequence_parallel_needs_ranks() -> None:
     assert "parallel.tensor, which is 1" in one(1, parallel={"sequence": True})
 

@@ -93,6 +93,21 @@ def test_a_written_size_that_the_weights_do_not_have(project: Path) -> None:
     )
 
 
+def test_a_table_of_experts_beside_a_preset_or_weights(project: Path) -> None:
+    """What is written wins, the rest is the preset's or the folder's."""
+    with_model(project, 'preset = "tiny-moe"\nmoe.balance_loss = 0.0\nmoe.num_experts = 4')
+    moe = load_config(project).model.moe
+    assert moe is not None
+    assert (moe.num_experts, moe.experts_per_token, moe.balance_loss) == (4, 2, 0.0)
+    with_model(project, 'init_from = "llama"\nmoe.balance_loss = 0.5')
+    moe = load_config(project, read_pretrained=lambda _: PRESETS["tiny-moe"]).model.moe
+    assert moe is not None
+    assert (moe.num_experts, moe.balance_loss) == (8, 0.5)
+    with_model(project, 'init_from = "llama"\nmoe.num_experts = 4')
+    with pytest.raises(ConfigError, match=r"model.moe.num_experts = 4: the weights in model.init_from have 8"):
+        load_config(project, read_pretrained=lambda _: PRESETS["tiny-moe"])
+
+
 def test_a_pretrained_folder_that_cannot_be_read(project: Path) -> None:
     def read(folder: Path) -> dict[str, object]:
         raise UserError(f"{folder}/config.json: model_type 'gpt2' is not supported")
