@@ -170,7 +170,7 @@ def _to_checkpoint(source: Path, run: Path, path: Path) -> dict[str, Any]:
     if complete_steps(run):
         raise UserError(f"{run} has checkpoints already; name a new folder")
     config = load(path, ())
-    check_config(config, max(config.parallel.data, 1) * config.parallel.tensor, source=path, machine=False)
+    check_config(config, config.parallel.fewest_ranks, source=path, machine=False)
     state = _read(source)[0]
     tokenizer = Tokenizer.load(config.data.tokenizer)
     if config.model.vocab_size == 0:

@@ -61,7 +61,7 @@ def _train(config: Config, path: Path, run: Path) -> None:
 
     launch = detect()
     known = 1 if launch is None else launch.size  # 0: only MPI itself can tell, and the trainer asks it
-    check_config(config, known or _fewest_ranks(config), source=path)
+    check_config(config, known or config.parallel.fewest_ranks, source=path)
     from pyjpllm.training.checkpoint import SaveError
     from pyjpllm.training.faults import TrainingError
     from pyjpllm.training.trainer import train
@@ -76,10 +76,6 @@ def _train(config: Config, path: Path, run: Path) -> None:
         typer.echo(f"{run}: {result.exit_reason}")
     if not result.finished:
         raise typer.Exit(FAILED)
-
-
-def _fewest_ranks(config: Config) -> int:
-    return max(config.parallel.data, 1) * config.parallel.tensor
 
 
 def load(path: Path, overrides: list[str] | tuple[str, ...]) -> Config:
@@ -98,7 +94,7 @@ def _read_pretrained(folder: Path) -> Mapping[str, Any]:
 def _check_only(config: Config, path: Path, ranks: int | None, as_json: bool) -> None:
     from pyjpllm.config import check_config, to_toml
 
-    size = ranks or _fewest_ranks(config)
+    size = ranks or config.parallel.fewest_ranks
     check_config(config, size, source=path, machine=False)
     if as_json:
         typer.echo(json.dumps({"ok": True, "ranks": size, "config": config.model_dump()}, ensure_ascii=False))

@@ -35,6 +35,7 @@ def check_config(
     _check_moe(config, say)
     replicas = _check_ranks(config, world_size, say)
     _check_tensor(config, world_size, say)
+    _check_pipeline(config, say)
     if replicas is not None:
         _check_batch(config, replicas, say)
     _check_schedule(config, say)
@@ -91,26 +92,30 @@ def _check_moe(config: Config, say: Say) -> None:
 
 def _check_ranks(config: Config, world_size: int, say: Say) -> int | None:
     """The number of data-parallel replicas, or None when the ranks do not fit."""
-    data, tensor = config.parallel.data, config.parallel.tensor
+    data, beside = config.parallel.data, config.parallel.beside_data
     if data == 0:
-        say("parallel.data", "must be at least 1, or -1 for all the ranks that parallel.tensor leaves")
+        say("parallel.data", "must be at least 1, or -1 for all the ranks that the other sizes leave")
         return None
-    if data == -1:
-        if world_size % tensor:
-            fitting = [n for n in range(1, world_size + 1) if world_size % n == 0]
-            say("parallel.tensor", f"does not divide the job's {_ranks(world_size)}; {_near(tensor, fitting)}")
+    left = world_size
+    for name, size in beside.items():
+        if left % size:
+            fitting = [n for n in range(1, left + 1) if left % n == 0]
+            others = world_size // left
+            shared = f", {left} for each of the {others} that other sizes ask for" if others > 1 else ""
+            say(f"parallel.{name}", f"does not divide the job's {_ranks(world_size)}{shared}; {_near(size, fitting)}")
             return None
-        return world_size // tensor
-    if data * tensor != world_size:
-        hint = f"start it with {_ranks(data * tensor)} (mpirun -n {data * tensor})"
-        if world_size % tensor == 0:
-            hint += f", or write {world_size // tensor} (or -1: all that are left)"
+        left //= size
+    if data not in (-1, left):
+        needed = config.parallel.fewest_ranks
+        factors = [f"parallel.{name} = {size}" for name, size in beside.items() if size > 1]
+        times = f"times {' and '.join(factors)} is {needed}" if factors else f"asks for {_ranks(needed)}"
         say(
             "parallel.data",
-            f"times parallel.tensor = {tensor} is {data * tensor}, but the job has {_ranks(world_size)}; {hint}",
+            f"{times}, but the job has {_ranks(world_size)}; start it with {_ranks(needed)} (mpirun -n {needed}), "
+            f"or write {left} (or -1: all that are left)",
         )
         return None
-    return data
+    return left
 
 
 def _check_tensor(config: Config, world_size: int, say: Say) -> None:
@@ -129,6 +134,34 @@ def _check_tensor(config: Config, world_size: int, say: Say) -> None:
         )
     elif tensor > model.intermediate_size:
         say("parallel.tensor", f"is more than model.intermediate_size = {model.intermediate_size} can be shared by")
+
+
+def _check_pipeline(config: Config, say: Say) -> None:
+    parallel = config.parallel
+    if parallel.pipeline == 1:
+        defaults = type(parallel)()
+        for name in ("schedule", "layers", "chunks", "times", "memory"):
+            if getattr(parallel, f"pipeline_{name}") != getattr(defaults, f"pipeline_{name}"):
+                say(f"parallel.pipeline_{name}", "is for parallel.pipeline, which is 1; leave it out, or set that")
+        return
+    kind = parallel.pipeline_schedule
+    for name, owner in (("chunks", "interleaved"), ("times", "searched"), ("memory", "searched")):
+        field = f"pipeline_{name}"
+        if kind != owner and getattr(parallel, field) != getattr(type(parallel)(), field):
+            say(f"parallel.{field}", f'is for pipeline_schedule = "{owner}", which is "{kind}"; leave it out')
+    if 0 < parallel.pipeline_memory < 1:
+        say("parallel.pipeline_memory", "a rank holds at least one micro-batch of its part: 1 or more, or 0")
+    each = {"interleaved": parallel.pipeline_chunks, "zb-v": 2, "searched": 2}.get(kind, 1)
+    chunks, layers = each * parallel.pipeline, parallel.pipeline_layers
+    if layers and len(layers) != chunks:
+        say("parallel.pipeline_layers", f"has {len(layers)} numbers; {kind} on {parallel.pipeline} ranks has {chunks}")
+    elif layers and sum(layers) != config.model.num_layers:
+        say("parallel.pipeline_layers", f"add up to {sum(layers)}, model.num_layers is {config.model.num_layers}")
+    elif parallel.pipeline > config.model.num_layers:
+        say(
+            "parallel.pipeline",
+            f"is more ranks than the model has layers; at most model.num_layers = {config.model.num_layers}",
+        )
 
 
 def heads_fit(num_heads: int, num_kv_heads: int, tensor: int) -> bool:

@@ -5,6 +5,7 @@ docs/configuration.md is generated from this file; a field's docstring is its en
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -164,22 +165,48 @@ class PrecisionConfig(Section):
 
 
 class ParallelConfig(Section):
-    """`[parallel]`: how ranks share the work. `data * tensor` is the number of ranks."""
+    """`[parallel]`: how ranks share the work. `data * tensor * pipeline` is the number of ranks."""
 
     backend: Literal["auto", "mpi4py", "gloo", "nccl"] = "auto"
     """Engine of the collectives; `auto` is `mpi4py` on CPU and `nccl` on GPU."""
     data: Annotated[int, Field(ge=-1)] = -1
-    """Data-parallel replicas; -1 takes all the ranks that `tensor` leaves."""
+    """Data-parallel replicas; -1 takes all the ranks that the others leave."""
     tensor: Positive = 1
     """Ranks that share each weight matrix (Megatron's tensor parallelism); keep it inside a node."""
     sequence: bool = False
     """With `tensor` > 1: norms and residuals are split along the sequence (Megatron's sequence parallelism)."""
+    pipeline: Positive = 1
+    """Ranks that share the layers, each some of them, and work on different micro-batches at a time."""
+    pipeline_schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "searched"] = "zb-v"
+    """Who computes what when (`jpllm plan schedule` draws them). `zb-v` stands idle least in the memory of `1f1b`;
+    `searched` looks for the best one for `pipeline_times` within `pipeline_memory`."""
+    pipeline_layers: list[NonNegative] = Field(default_factory=list)
+    """Layers of each piece of the model, by depth; none are given: balanced, the head counted as what it computes.
+    There are as many pieces as ranks, or twice as many for `zb-v` and `searched` (rank 0 holds the first and the last,
+    and so on), or `pipeline_chunks` times as many for `interleaved`."""
+    pipeline_chunks: Annotated[int, Field(ge=2)] = 2
+    """`interleaved`: pieces of the model on each rank."""
+    pipeline_times: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] = [1.0, 1.0, 1.0]
+    """`searched`: times of a layer's forward, the gradient of its input and that of its weights, in any one unit."""
+    pipeline_memory: NonNegativeFloat = 0.0
+    """`searched`: the most activations on a rank, in micro-batches of its whole part; 0: as many as `1f1b` has, which
+    is `pipeline`."""
     bucket_mib: PositiveFloat = 25.0
     """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on."""
     deterministic: bool = False
     """Sum FP32 in rank order, so that bits do not depend on the MPI library's choice of algorithm."""
     timeout: PositiveFloat = 1800.0
     """Seconds after which a collective that did not end is reported and the job is ended."""
+
+    @property
+    def beside_data(self) -> dict[str, int]:
+        """The sizes of all axes but `data`, by field."""
+        return {"tensor": self.tensor, "pipeline": self.pipeline}
+
+    @property
+    def fewest_ranks(self) -> int:
+        """The ranks of a job, with one replica where `data` is not given."""
+        return max(self.data, 1) * math.prod(self.beside_data.values())
 
 
 class OptimizerConfig(Section):

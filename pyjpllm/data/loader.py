@@ -96,7 +96,7 @@ class Loader:
         self.micro_batch = micro_batch
         self._samples = samples
         self._mesh = mesh
-        self._per_rank = global_batch // mesh.size("dp")
+        self._per_rank = global_batch // mesh.size("batch")
         self._sequence_length = sequence_length
         self._document_mask = document_mask
         self._device = device
@@ -155,7 +155,7 @@ class Loader:
 
     def _produce(self, consumed: int) -> Tensor:
         assert self._samples is not None
-        windows = self._samples.take(consumed + self._mesh.rank("dp") * self._per_rank, self._per_rank)
+        windows = self._samples.take(consumed + self._mesh.rank("batch") * self._per_rank, self._per_rank)
         parts = [windows.tokens_NS, windows.targets_NS]
         if self._document_mask:
             parts.append(windows.document_ids_NS)
@@ -185,7 +185,7 @@ def build_loader(config: Config, mesh: Mesh, vocab_size: int, split: Split = "tr
     file, a corpus shorter than a sample, ids beyond the vocabulary, or batch sizes that do not divide.
     """
     data, train = config.data, config.train
-    _check_batches(train.global_batch, train.micro_batch, mesh.size("dp"))
+    _check_batches(train.global_batch, train.micro_batch, mesh.size("batch"))
     indices: list[Index] = []
 
     def open_corpora() -> _Plan:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyjpllm.errors import UserError
+from pyjpllm.evaluation import pipeline
 from pyjpllm.evaluation.charts import Chart, Line, line_chart, stacked_chart
 from pyjpllm.evaluation.metrics import Metrics, Run, Sample, read_run
 from pyjpllm.evaluation.page import document, figure, switches, table, tile
@@ -52,6 +53,9 @@ def _charts(metrics: Metrics, domain: tuple[float, float]) -> list[tuple[Chart, 
         ),
         line_chart("mfu", "MFU (% of peak)", [line("MFU", "mfu", 4, scale=100.0)], domain, zero=True, log=False),
     ]
+    if np.isfinite(metrics.column("bubble")).any():
+        bubble = [line("idle", "bubble", 7, scale=100.0)]
+        found.append(line_chart("bubble", "Pipeline, idle (% of its time)", bubble, domain, zero=True, log=False))
     if np.nansum(metrics.column("z_loss")) > 0:
         found.append(line_chart("z", "z-loss (logged apart from the loss)", [line("z-loss", "z_loss", 6)], domain))
     if (metrics.last("skipped") or 0) > 0:
@@ -93,9 +97,8 @@ def _shape(run: Run) -> str:
             f"{train['global_batch']} sequences of {config.get('data', {}).get('sequence_length')} tokens a step"
         )
     if parallel:
-        layout = [
-            f"{name} {parallel[key]}" for name, key in (("dp", "data"), ("tp", "tensor")) if parallel.get(key, -1) > 0
-        ]
+        axes = (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline"))
+        layout = [f"{name} {parallel[key]}" for name, key in axes if parallel.get(key, -1) > 0]
         words.append(", ".join(layout) + (", sequence parallel" if parallel.get("sequence") else ""))
     if "kernels" in train:
         words.append(f"{train['kernels']} kernels on {train.get('device')}")
@@ -167,7 +170,7 @@ def render(run: Run, summary: Summary) -> str:
         body.append('<p class="warn">The steps have no finite values.</p>')
     else:
         body.append('<p class="soft">No step has been written yet.</p>')
-    body += [_shares(summary), _samples(run), _checkpoints(run)]
+    body += [_shares(summary), pipeline.section(run.folder), _samples(run), _checkpoints(run)]
     if run.environment:
         rows = [(str(key), _plain(value)) for key, value in run.environment.items()]
         body.append(

@@ -5,19 +5,22 @@ B batch, T positions, K this rank's kv heads, d head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
 class KVCache:
-    """Room for ``capacity`` positions of every layer; layers fill it in turn, `advance` then moves all on.
+    """Room for ``capacity`` positions of each of ``layers``, which are by their numbers in the model.
 
+    Layers fill it in turn, `advance` then moves all on.
     Made by `Transformer.new_cache`.
     """
 
     def __init__(
         self,
-        num_layers: int,
+        layers: Sequence[int],
         batch: int,
         capacity: int,
         num_kv_heads: int,
@@ -26,7 +29,8 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        shape = (num_layers, batch, capacity, num_kv_heads, head_dim)
+        self._place = {layer: place for place, layer in enumerate(layers)}
+        shape = (len(layers), batch, capacity, num_kv_heads, head_dim)
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
         self.capacity = capacity
@@ -37,9 +41,10 @@ class KVCache:
         stop = self.length + k_BSKd.shape[1]
         if stop > self.capacity:
             raise ValueError(f"the key-value cache has room for {self.capacity} positions, {stop} are needed")
-        self._keys[layer, :, self.length : stop] = k_BSKd
-        self._values[layer, :, self.length : stop] = v_BSKd
-        return self._keys[layer, :, :stop], self._values[layer, :, :stop]
+        keys, values = (kept[self._place[layer]] for kept in (self._keys, self._values))
+        keys[:, self.length : stop] = k_BSKd
+        values[:, self.length : stop] = v_BSKd
+        return keys[:, :stop], values[:, :stop]
 
     def advance(self, positions: int) -> None:
         """Count ``positions`` as read by all layers."""

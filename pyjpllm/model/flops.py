@@ -46,3 +46,9 @@ def flops_per_token(config: ModelConfig, sequence_length: int) -> float:
     pairs = (window * (window + 1) / 2 + (S - window) * window) / S
     attention = 12 * config.num_layers * config.num_heads * config.head_dim * pairs
     return 6 * (active_parameters(config) - E) + attention
+
+
+def head_in_layers(config: ModelConfig, sequence_length: int) -> float:
+    """How many layers (of the mean one) the output head computes as much as, forward and backward."""
+    head = 6 * config.vocab_size * config.hidden_size
+    return head * config.num_layers / (flops_per_token(config, sequence_length) - head)

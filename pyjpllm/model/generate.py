@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pyjpllm import ops
+from pyjpllm.config.schema import ModelConfig
 from pyjpllm.errors import UserError
-from pyjpllm.model.transformer import Transformer
+from pyjpllm.model.cache import KVCache
+
+
+class Reader(Protocol):
+    """What generation needs of a model: a `Transformer`, or one that lies on several ranks."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its shape."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens are to be."""
+
+    def linear_weights(self) -> Iterator[Tensor]:
+        """This rank's weights of all linear layers."""
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for ``batch`` rows of up to ``capacity`` positions."""
+
+    def next_logits(self, tokens_BS: Tensor, cache: KVCache) -> Tensor:
+        """Read the tokens into the cache; logits_BV of what comes after the last."""
 
 
 def generate(
-    model: Transformer,
+    model: Reader,
     prompt_ids: Sequence[int],
     *,
     max_new_tokens: int,
@@ -39,7 +62,7 @@ def generate(
 
 
 def stream(
-    model: Transformer,
+    model: Reader,
     prompt_ids: Sequence[int],
     *,
     max_new_tokens: int,
@@ -64,7 +87,7 @@ def stream(
 
 
 def _stream(
-    model: Transformer,
+    model: Reader,
     prompt_ids: Sequence[int],
     max_new_tokens: int,
     temperature: float,
@@ -74,7 +97,7 @@ def _stream(
     eos_id: int | None,
 ) -> Iterator[int]:
     generator = torch.Generator().manual_seed(seed)
-    device = model.head_weight_vD.device
+    device = model.device
     cache = model.new_cache(1, len(prompt_ids) + max_new_tokens)
     tokens_1S = torch.tensor([list(prompt_ids)], dtype=torch.int64, device=device)
     for _ in range(max_new_tokens):
@@ -107,7 +130,7 @@ def choose(
 
 
 def _check(
-    model: Transformer,
+    model: Reader,
     prompt_ids: Sequence[int],
     max_new_tokens: int,
     temperature: float,

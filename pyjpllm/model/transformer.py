@@ -228,12 +228,31 @@ class Transformer(nn.Module):
         """This rank's mixtures of experts, by the number of their layer."""
         return {int(name): block.mlp for name, block in self.blocks.items() if isinstance(block.mlp, MoE)}
 
+    def names_of(self, part: Part) -> set[str]:
+        """The names of the parameters that one of this rank's parts uses."""
+
+        def used(name: str) -> bool:
+            room, rest = name.split(".", 1)
+            if room == "blocks":
+                return part.start <= int(rest.split(".")[0]) < part.stop
+            if room == "embedding":
+                return part.first or (part.last and self.head is None)
+            return part.last
+
+        return {name for name, _ in self.named_parameters() if used(name)}
+
     def linear_weights(self) -> Iterator[Tensor]:
         """This rank's weights of all linear layers, the head's last."""
         for module in self.modules():
             if isinstance(module, (ColumnParallelLinear, RowParallelLinear)) and module is not self.head:
                 yield module.weight
-        yield self.head_weight_vD
+        if self.norm is not None:
+            yield self.head_weight_vD
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
 
     def forward(
         self,
@@ -322,16 +341,20 @@ class Transformer(nn.Module):
 
     def next_logits(self, tokens_BS: Tensor, cache: KVCache) -> Tensor:
         """Read the tokens into the cache; logits_BV of what comes after the last, whole on every tp rank."""
-        hidden_ND = tp_input(self(tokens_BS, cache=cache), self.tp, tokens_BS.numel())
+        return self.last_logits(self(tokens_BS, cache=cache), tokens_BS)
+
+    def last_logits(self, hidden_nD: Tensor, tokens_BS: Tensor) -> Tensor:
+        """logits_BV of what comes after each row's last token, of what the last part gives; whole on every tp rank."""
+        hidden_ND = tp_input(hidden_nD, self.tp, tokens_BS.numel())
         last_BD = hidden_ND.view(*tokens_BS.shape, -1)[:, -1]
         return gather_vocabulary(ops.linear(last_BD, self.head_weight_vD), self.tp, self.config.vocab_size)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for ``batch`` rows of up to ``capacity`` positions, of this rank's kv heads."""
+        """An empty cache for ``batch`` rows of up to ``capacity`` positions, of this rank's layers and kv heads."""
         kv = head_ranges(self.config.num_heads, self.config.num_kv_heads, self.tp).kv
-        weight = self.head_weight_vD
+        weight = next(self.parameters())
         return KVCache(
-            self.config.num_layers,
+            [int(layer) for layer in self.blocks],
             batch,
             capacity,
             kv[1] - kv[0],

@@ -8,7 +8,6 @@ contiguous range.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -184,11 +183,6 @@ class FlatParameters:
     def device(self) -> torch.device:
         """Where the buffers are."""
         return self.groups[0].grad.device
-
-    @property
-    def global_numel(self) -> int:
-        """How many distinct parameters the whole model has, over all ranks."""
-        return sum(math.prod(entry.layout.global_shape) for _, entry in self.entries())
 
     def zero_grad(self) -> None:
         """Start the gradient sums anew."""

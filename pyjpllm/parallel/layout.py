@@ -46,6 +46,8 @@ class Layout:
         copies: how many ranks hold this very piece, data-parallel replicas apart.
         grad_group: the ranks whose gradients of this piece are parts of its gradient and must be summed before use;
             None when each rank's own gradient is already the whole.
+        pipeline_copies: how many of the ``copies`` are one behind the other in a pipeline: 2 for a tied embedding,
+            whose ``grad_group`` then are the two.
         replicas: the axis of the mesh along which ranks hold this piece for other tokens.
     """
 
@@ -53,6 +55,7 @@ class Layout:
     slices: tuple[tuple[int, int], ...]
     copies: int = 1
     grad_group: dist.ProcessGroup | None = None
+    pipeline_copies: int = 1
     replicas: Literal["replicas", "expert_replicas"] = "replicas"
 
     def __post_init__(self) -> None:

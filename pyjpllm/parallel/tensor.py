@@ -7,7 +7,7 @@ rank's rows of it. A weight is made empty: the model's ``initialize`` or a check
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -196,7 +196,7 @@ class VocabParallelEmbedding(nn.Module):
         self.piece = split_range(vocab_size, tp.size, tp.rank)
         self.weight = nn.Parameter(torch.empty(self.piece[1] - self.piece[0], dim, dtype=dtype, device=device))
         layout = Layout.split((vocab_size, dim), 0, self.piece, copies=copies, grad_group=grad_group)
-        set_layout(self.weight, layout)
+        set_layout(self.weight, replace(layout, pipeline_copies=copies))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """ids of any shape, N in all -> x_nD (sequence parallel) or x_ND, rows flat."""

@@ -22,6 +22,7 @@ from pyjpllm.distributed.collectives import broadcast_object, gather_objects
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.files import fsync_directory, fsync_file, sha256_of
+from pyjpllm.parallel.layout import Layout
 from pyjpllm.training.manifest import (
     Manifest,
     PieceReader,
@@ -58,10 +59,19 @@ def _my_share(pieces: list[Piece], mesh: Mesh) -> list[Piece]:
     for piece in sorted(pieces, key=lambda p: (-p.tensors["master"].numel(), p.name)):
         writer = load.index(min(load))
         load[writer] += piece.tensors["master"].numel()
-        # Copies of a piece are held by neighbouring tensor-parallel ranks; the first of them writes.
-        if writer == mesh.rank("dp") and mesh.rank("tp") % piece.layout.copies == 0:
+        if writer == mesh.rank("dp") and _is_first_holder(piece.layout, mesh):
             mine.append(piece)
     return mine
+
+
+def _is_first_holder(layout: Layout, mesh: Mesh) -> bool:
+    """Whether this rank writes for all that hold its piece, data-parallel replicas apart: the first of them does.
+
+    They are neighbouring tensor-parallel ranks, or the two ends of a pipeline.
+    """
+    if layout.pipeline_copies > 1 and layout.grad_group is not None and layout.grad_group.rank() > 0:
+        return False
+    return mesh.rank("tp") % (layout.copies // layout.pipeline_copies) == 0
 
 
 def _write_share(folder: Path, rank: int, share: list[Piece]) -> Written:
@@ -165,7 +175,10 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
     """
     manifest = on_first_rank(lambda: Manifest.read(folder), mesh.world_group)
     mine = sorted(manifest.files)[_global_rank(mesh) :: _global_size(mesh)]
-    problems = gather_objects(verify(folder, manifest, mine) or _mismatch(manifest, optimizer), mesh.world_group)
+    parts = gather_objects({piece.name for piece in optimizer.pieces()}, mesh.group("pp"))
+    names = broadcast_object(set().union(*parts or ()), mesh.group("pp"))
+    problem = verify(folder, manifest, mine) or _mismatch(manifest, optimizer, names)
+    problems = gather_objects(problem, mesh.world_group)
     problem = broadcast_object(next((p for p in problems or () if p), None), mesh.world_group)
     if problem is not None:
         raise UserError(f"{problem}; remove {folder} to go on from the checkpoint before it")
@@ -178,15 +191,15 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
     return manifest
 
 
-def _mismatch(manifest: Manifest, optimizer: AdamW) -> str | None:
-    """Why the checkpoint is not of this model, or None."""
+def _mismatch(manifest: Manifest, optimizer: AdamW, names: set[str]) -> str | None:
+    """Why the checkpoint is not of this model, or None; ``names`` are those of all ranks of the pipeline."""
     wanted = {piece.name: piece.layout.global_shape for piece in optimizer.pieces()}
     for name, shape in wanted.items():
         if name not in manifest.tensors:
             return f"the checkpoint has no tensor {name!r}{did_you_mean(name, manifest.tensors)}"
         if manifest.tensors[name].shape != tuple(shape):
             return f"{name} is {manifest.tensors[name].shape} in the checkpoint and {tuple(shape)} in the config"
-    extra = next((name for name in manifest.tensors if name not in wanted), None)
+    extra = next((name for name in manifest.tensors if name not in names), None)
     return f"the checkpoint has a tensor {extra!r} that the config's model has not" if extra else None
 
 

@@ -31,7 +31,11 @@ class Timers:
         finally:
             if self._synchronize:
                 torch.cuda.synchronize()
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds that were measured elsewhere to ``name``."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def restart(self) -> dict[str, float]:
         """The seconds since the last call, ``total`` among them, and begin anew."""

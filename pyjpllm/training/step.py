@@ -40,7 +40,7 @@ def accumulate_gradients(
 ) -> Sums:
     """Forward and backward of every micro-batch; afterwards the flat gradients are summed over all ranks.
 
-    ``count`` is the number of valid tokens of the whole step over all data-parallel ranks: the loss is a mean over
+    ``count`` is the number of valid tokens of the whole step over all ranks: the loss is a mean over
     tokens, not over ranks or micro-batches, so uneven ones weigh right. The gradients are those of the loss times
     ``loss_scale``; the sums returned are not scaled.
     """
@@ -67,12 +67,12 @@ def accumulate_gradients(
 
 
 def count_valid(batches: Sequence[Batch], mesh: Mesh, device: torch.device) -> Tensor:
-    """How many targets count, over all data-parallel ranks (at least 1, so that an empty step divides by something)."""
+    """How many targets count, over all ranks with some (at least 1, so that an empty step divides by something)."""
     local = torch.zeros((), dtype=torch.float64)
     for batch in batches:
         local += (batch.targets_BS >= 0).sum()
     count = local.to(device)
-    all_reduce(count, mesh.group("dp"))
+    all_reduce(count, mesh.group("replicas"))
     return count.clamp(min=1.0)
 
 

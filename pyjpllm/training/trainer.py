@@ -15,10 +15,10 @@ from pyjpllm.data import Loader, Tokenizer, build_loader
 from pyjpllm.distributed import World, finalize, init, make_mesh
 from pyjpllm.distributed.agreement import on_first_rank
 from pyjpllm.distributed.collectives import all_reduce
-from pyjpllm.distributed.mesh import Mesh
+from pyjpllm.distributed.mesh import AXES, FIELD_OF_AXIS, Mesh
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
-from pyjpllm.model import Transformer, flops_per_token, initialize
+from pyjpllm.model import Transformer, count_parameters, flops_per_token, initialize
 from pyjpllm.model.huggingface import load_weights
 from pyjpllm.ops.types import DTYPES
 from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
@@ -28,12 +28,16 @@ from pyjpllm.training.faults import StepJudge, StopRequest
 from pyjpllm.training.machine import describe, flushing_denormals, peak_flops, threads_per_rank
 from pyjpllm.training.metrics import MetricsWriter, Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale
+from pyjpllm.training.pipeline import Pipeline, PipelinedReader
 from pyjpllm.training.progress import ProgressReport
 from pyjpllm.training.rundir import RunLock, prepare
 from pyjpllm.training.scaling import LossScale
 from pyjpllm.training.schedule import learning_rate
 from pyjpllm.training.step import accumulate_gradients, count_valid
 from pyjpllm.training.validation import Validation, write_samples
+
+_COMPUTE = ("forward", "backward", "bubble")
+"""The phases of a step's way through a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ class Trainer:
 
     def __init__(self, config: Config, run_dir: Path, world: World, stop: StopRequest, lock: RunLock) -> None:
         self.run_dir, self.world, self.stop = run_dir, world, stop
-        self.mesh = mesh = make_mesh(world, dp=config.parallel.data, tp=config.parallel.tensor)
+        self.mesh = mesh = make_mesh(
+            world, dp=config.parallel.data, tp=config.parallel.tensor, pp=config.parallel.pipeline
+        )
         self.device = _device(config, world)
         threads = threads_per_rank(world)
         torch.set_num_threads(threads)
@@ -103,7 +109,8 @@ class Trainer:
         config = self.config
         self.tokenizer = Tokenizer.load(config.data.tokenizer)
 
-        self.model = build_model(config, mesh, self.device, weights=start is None)
+        self.pipeline = Pipeline.of(config, mesh)
+        self.model = build_model(config, mesh, self.device, weights=start is None, pipeline=self.pipeline)
         self.flat = FlatParameters(
             self.model.named_parameters(),
             master_dtype=torch.float64 if config.precision.dtype == "fp64" else torch.float32,
@@ -128,7 +135,7 @@ class Trainer:
         self.valid: Validation | None = None
         if config.data.valid:
             held_out = build_loader(config, mesh, vocab, split="valid")
-            self.valid = Validation(config, held_out, self.tokenizer, mesh, self.device)
+            self.valid = Validation(config, held_out, self.tokenizer, mesh, self.device, self.pipeline)
 
         chief = world.rank == 0
         self.metrics = (
@@ -138,7 +145,11 @@ class Trainer:
         self.peak = peak_flops(self.device, config.precision.dtype, config.precision.math, world.size, threads)
         if chief:
             machine = describe(world, self.device, threads, self.peak)
-            machine |= {"data parallel": mesh.size("dp"), "tensor parallel": mesh.size("tp")}
+            machine |= {
+                "data parallel": mesh.size("dp"),
+                "tensor parallel": mesh.size("tp"),
+                "pipeline parallel": mesh.size("pp"),
+            }
             with atomic_write(run_dir / "environment.json") as temporary:
                 temporary.write_text(json.dumps(machine, ensure_ascii=False, indent=1), encoding="utf-8")
         self.flops_per_token = flops_per_token(config.model, config.data.sequence_length)
@@ -147,8 +158,8 @@ class Trainer:
         for line in changes:
             self.progress.say(f"changed since the checkpoint: {line}")
         self.progress.say(
-            f"{'resuming ' + str(start) if start else 'starting'}: {self.flat.global_numel:,} parameters, "
-            f"{world.size} rank(s) as data {mesh.size('dp')} x tensor {mesh.size('tp')}, "
+            f"{'resuming ' + str(start) if start else 'starting'}: {count_parameters(config.model):,} parameters, "
+            f"{world.size} rank(s) as {_layout(mesh)}, "
             f"{threads} thread(s) each, kernels {config.train.kernels}, {config.precision.dtype}"
         )
 
@@ -181,7 +192,8 @@ class Trainer:
             batches = self.loader.step(self.consumed)
             count = count_valid(batches, self.mesh, self.device)
         weigh_losses(self.model, scale / config.train.global_batch)
-        sums = accumulate_gradients(
+        accumulate = accumulate_gradients if self.pipeline is None else self.pipeline.accumulate_gradients
+        sums = accumulate(
             self.model,
             self.data_parallel,
             batches,
@@ -195,9 +207,11 @@ class Trainer:
             # Ranks of a tensor-parallel group have the same loss: one of them counts. A signal counts from any rank.
             counts = 1.0 if self.mesh.is_first("tp") else 0.0
             wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
-            totals = torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop))
+            idle, total = timers.seconds.get("bubble", 0.0), sum(timers.seconds.get(name, 0.0) for name in _COMPUTE)
+            times = torch.tensor([idle, total], dtype=torch.float64, device=self.device)
+            totals = torch.cat((torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop)), times))
             all_reduce(totals, self.mesh.world_group)
-            loss_sum, z_sum, stops = totals.tolist()
+            loss_sum, z_sum, stops, idle, total = totals.tolist()
             loss, z_loss = loss_sum / count.item(), z_sum / count.item()
         lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
         with timers.phase("optimizer"):
@@ -226,6 +240,8 @@ class Trainer:
         if config.model.moe is not None:
             loads = balance(self.model, self.mesh, sequences=config.train.global_batch, move=taken)
             record |= {f"expert_{name}": value for name, value in loads._asdict().items()}
+        if self.pipeline is not None:
+            record["bubble"] = idle / total
         return record, stops > 0
 
     def _evaluate_if_due(self, record: dict[str, Any], last: bool) -> None:
@@ -235,10 +251,16 @@ class Trainer:
         with self.timers.phase("evaluate"):
             if self.valid is not None:
                 record.update(self.valid.run(self.model))
-            if self.mesh.is_first("dp"):
-                for prompt, text in write_samples(self.model, self.tokenizer, self.config):
+            if self.mesh.is_first("replicas"):
+                reader = self.model if self.pipeline is None else PipelinedReader(self.model, self.pipeline)
+                for prompt, text in write_samples(reader, self.tokenizer, self.config):
                     if self.metrics is not None:
                         self.metrics.sample(self.step, prompt, text)
+            if self.pipeline is not None:
+                measured = self.pipeline.measured()
+                if self.metrics is not None:
+                    with atomic_write(self.run_dir / "pipeline.json") as temporary:
+                        temporary.write_text(json.dumps({"step": self.step, **(measured or {})}), encoding="utf-8")
         if "valid_loss" in record:
             self.progress.say(
                 f"step {self.step}: held-out loss {record['valid_loss']:.4f}, "
@@ -290,17 +312,26 @@ class Trainer:
             self.valid.loader.close()
 
 
-def build_model(config: Config, mesh: Mesh, device: torch.device, *, weights: bool) -> Transformer:
+def build_model(
+    config: Config, mesh: Mesh, device: torch.device, *, weights: bool, pipeline: Pipeline | None = None
+) -> Transformer:
     """This rank's part of the model in the master type; ``weights``: initialised, or read from ``model.init_from``."""
     dtype = torch.float64 if config.precision.dtype == "fp64" else torch.float32
     tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
-    model = Transformer(config.model, tp=tp, dtype=dtype, device=device)
+    parts, tied_group = (None, None) if pipeline is None else (pipeline.mine, pipeline.tied_group)
+    model = Transformer(config.model, tp=tp, dtype=dtype, device=device, parts=parts, tied_group=tied_group)
     model.activation_checkpointing = config.train.activation_checkpointing
     if weights and config.model.init_from is not None:
         load_weights(model, Path(config.model.init_from))
     elif weights:
         initialize(model, config.train.seed)
     return model
+
+
+def _layout(mesh: Mesh) -> str:
+    """In words: the axes along which there are several ranks."""
+    sizes = {FIELD_OF_AXIS[axis]: mesh.size(axis) for axis in AXES}
+    return " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1) or "data 1"
 
 
 def _device(config: Config, world: World) -> torch.device:

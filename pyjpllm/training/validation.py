@@ -11,15 +11,24 @@ from pyjpllm.config.schema import Config
 from pyjpllm.data import Loader, Tokenizer
 from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import Mesh
-from pyjpllm.model import Transformer, generate
+from pyjpllm.model import Reader, Transformer, generate
+from pyjpllm.training.pipeline import Pipeline
 from pyjpllm.training.step import sum_losses
 
 
 class Validation:
     """Evaluates on the first ``train.eval_batches`` global batches of ``data.valid``, always the same ones."""
 
-    def __init__(self, config: Config, loader: Loader, tokenizer: Tokenizer, mesh: Mesh, device: torch.device) -> None:
-        self.loader, self.mesh, self.device = loader, mesh, device
+    def __init__(
+        self,
+        config: Config,
+        loader: Loader,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        device: torch.device,
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        self.loader, self.mesh, self.device, self.pipeline = loader, mesh, device, pipeline
         batch = config.train.global_batch
         self.starts = range(0, min(loader.num_samples, config.train.eval_batches * batch), batch)
         self.token_bytes = torch.tensor(tokenizer.token_bytes(), dtype=torch.float64)
@@ -29,9 +38,14 @@ class Validation:
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         for start in self.starts:
             batches = self.loader.step(start)
-            totals[:2] += sum_losses(model, batches, self.device)
-            totals[2] += sum(self._bytes(batch.targets_BS) for batch in batches)
-        all_reduce(totals, self.mesh.group("dp"))
+            if self.pipeline is None:
+                totals[:2] += sum_losses(model, batches, self.device)
+            else:
+                totals[:2] += self.pipeline.sum_losses(model, batches, self.device)
+            if self.pipeline is None or self.pipeline.has_end:
+                totals[2] += sum(self._bytes(batch.targets_BS) for batch in batches)
+        all_reduce(totals, self.mesh.group("replicas"))
+        all_reduce(totals, self.mesh.group("pp"))
         loss, tokens, size = totals.tolist()
         if not tokens:
             return {}
@@ -42,8 +56,8 @@ class Validation:
         return float(self.token_bytes[valid].sum())
 
 
-def write_samples(model: Transformer, tokenizer: Tokenizer, config: Config) -> list[tuple[str, str]]:
-    """(prompt, continuation) for every ``log.sample_prompts``; a tensor-parallel group calls it together."""
+def write_samples(model: Reader, tokenizer: Tokenizer, config: Config) -> list[tuple[str, str]]:
+    """(prompt, continuation) for every ``log.sample_prompts``; the ranks that share a model call it together."""
     samples = []
     for prompt in config.log.sample_prompts:
         ids = tokenizer.encode(prompt)

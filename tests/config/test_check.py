@@ -51,6 +51,27 @@ def test_ranks_must_fit() -> None:
     assert "must be at least 1, or -1" in one(1, parallel={"data": 0})
 
 
+def test_pipelines() -> None:
+    check_config(config(parallel={"pipeline": 2, "tensor": 2}), 8, machine=False, files=False)
+    check_config(config(parallel={"pipeline": 2, "pipeline_layers": [1, 1, 1, 1]}), 2, machine=False, files=False)
+    assert "pipeline = 3: does not divide the job's 4 ranks, 2 for each of the 2 that other sizes ask for" in one(
+        4, parallel={"pipeline": 3, "tensor": 2}
+    )
+    line = one(4, parallel={"pipeline": 2, "tensor": 2, "data": 3})
+    assert "times parallel.tensor = 2 and parallel.pipeline = 2 is 12" in line
+    assert "is for parallel.pipeline, which is 1; leave it out" in one(1, parallel={"pipeline_schedule": "1f1b"})
+    assert 'is for pipeline_schedule = "searched", which is "zb-v"' in one(
+        2, parallel={"pipeline": 2, "pipeline_memory": 3.0}
+    )
+    searched = {"pipeline": 2, "pipeline_schedule": "searched"}
+    assert "1 or more, or 0" in one(2, parallel={**searched, "pipeline_memory": 0.5})
+    assert "zb-v on 2 ranks has 4" in one(2, parallel={"pipeline": 2, "pipeline_layers": [2, 2]})
+    assert "add up to 5, model.num_layers is 4" in one(2, parallel={"pipeline": 2, "pipeline_layers": [2, 1, 1, 1]})
+    assert "at most model.num_layers = 4" in one(
+        5, parallel={"pipeline": 5}, train={"global_batch": 5, "micro_batch": 1}
+    )
+
+
 def test_heads_must_be_shareable() -> None:
     assert "does not divide model.num_heads = 4; nearest: 2 or 4" in one(1, model={"num_kv_heads": 3})
     line = one(3, parallel={"tensor": 3}, train={"global_batch": 6})

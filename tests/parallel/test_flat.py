@@ -129,13 +129,6 @@ def test_a_model_is_turned_into_bf16_with_exact_masters() -> None:
     assert torch.equal(group.grad[:6], torch.full((6,), 2.0))
 
 
-def test_distinct_parameters_of_the_whole_model() -> None:
-    piece, copy = nn.Parameter(torch.zeros(2, 5)), nn.Parameter(torch.zeros(7))
-    set_layout(piece, Layout.split((4, 5), 0, (2, 4)))
-    set_layout(copy, Layout.whole((7,), copies=2))
-    assert FlatParameters([("w", piece), ("norm", copy)]).global_numel == 27
-
-
 def test_frozen_parameters_are_left_out() -> None:
     params = parameters([(2, 2), (2, 2)])
     params["p0"].requires_grad_(False)

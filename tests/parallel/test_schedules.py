@@ -209,7 +209,7 @@ def test_the_drawings_have_every_action(name: str) -> None:
         drawn = [word.strip(".-").upper() for word in line.split()[2:] if word.strip(".-")]
         assert drawn == [f"{action.kind.value}{action.micro_batch}" for action in row]
     picture = ElementTree.fromstring(draw.svg(timeline))
-    titles = [title.text for title in picture.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [title.text for title in picture.iter("title")]
     assert len(titles) == sum(map(len, schedule.rows))
     assert math.isclose(timeline.length * 3 * (1 - timeline.bubble), timeline.busy)
     assert draw.page("<3>", [("a & b", timeline)]).count("<svg") == 1

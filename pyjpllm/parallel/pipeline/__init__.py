@@ -4,7 +4,7 @@ from pyjpllm.parallel.pipeline.executor import Stages, run
 from pyjpllm.parallel.pipeline.named import NAMES, named, one_step_bubble, straight, v_shape
 from pyjpllm.parallel.pipeline.parts import Part, balanced, parts_of
 from pyjpllm.parallel.pipeline.search import search
-from pyjpllm.parallel.pipeline.table import Action, Kind, Message, Schedule, check
+from pyjpllm.parallel.pipeline.table import Action, Kind, Message, Schedule, check, forward_only
 from pyjpllm.parallel.pipeline.tied import tied_group
 from pyjpllm.parallel.pipeline.timeline import Costs, Event, Timeline, peak_memory, simulate, steady_bubble
 
@@ -21,6 +21,7 @@ __all__ = [
     "Timeline",
     "balanced",
     "check",
+    "forward_only",
     "named",
     "one_step_bubble",
     "parts_of",

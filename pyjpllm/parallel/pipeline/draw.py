@@ -42,7 +42,7 @@ def _label(action: Action, place: int) -> str:
 
 
 def svg(timeline: Timeline, width: float = 1120.0, span: float | None = None) -> str:
-    """A picture, with what an action is and when it runs under the pointer.
+    """A picture to stand in a page, with what an action is and when it runs under the pointer.
 
     ``span`` is the time that the whole width stands for, to draw several to one scale; None: this one's.
     """
@@ -52,7 +52,7 @@ def svg(timeline: Timeline, width: float = 1120.0, span: float | None = None) ->
     height = schedule.ranks * row_height + 30
     kinds = [kind for kind in Kind if any(event.action.kind is kind for row in timeline.rows for event in row)]
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" role="img" '
+        f'<svg viewBox="0 0 {width:g} {height}" role="img" '
         f'aria-label="{escape(schedule.name)} on {schedule.ranks} ranks" font-family="system-ui, sans-serif" '
         f'font-size="11">'
     ]
@@ -67,9 +67,9 @@ def svg(timeline: Timeline, width: float = 1120.0, span: float | None = None) ->
             place = mine.index(action.chunk)
             shade = 1 - 0.35 * place / max(1, len(mine) - 1)
             parts.append(
+                f"<g><title>{action}: {begin:g} to {end:g}</title>"
                 f'<rect x="{x:.2f}" y="{top}" width="{wide:.2f}" height="{row_height - 4}" '
-                f'fill="{COLORS[action.kind]}" fill-opacity="{shade:.2f}" stroke="#fff" stroke-width="0.6">'
-                f"<title>{action}: {begin:g} to {end:g}</title></rect>"
+                f'fill="{COLORS[action.kind]}" fill-opacity="{shade:.2f}" stroke="#fff" stroke-width="0.6"/></g>'
             )
             if wide > 7 * len(str(action.micro_batch)) + 2:
                 parts.append(

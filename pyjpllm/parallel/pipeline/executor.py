@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -31,21 +31,33 @@ class Stages(Protocol):
         """An empty tensor like what chunks send to each other of this micro-batch (gradients have the same shape)."""
 
 
+Around = Callable[[int, bool], contextlib.AbstractContextManager[None]]
+
+
 def run(
-    schedule: Schedule, stages: Stages, group: dist.ProcessGroup | None, *, record: list[Event] | None = None
+    schedule: Schedule,
+    stages: Stages,
+    group: dist.ProcessGroup | None,
+    *,
+    around: Around | None = None,
+    record: list[Event] | None = None,
 ) -> None:
     """One step: every action of this rank's row. Afterwards each parameter has its gradient, summed over micro-batches.
+
+    Where gradients are off, of a schedule that has forwards only, nothing is kept.
 
     Args:
         schedule: with as many ranks as ``group`` has.
         stages: this rank's part of the model and its micro-batches.
         group: the ranks of the pipeline, by place; None for a pipeline of one.
+        around: called with a chunk, and whether it is the chunk's last, for each action that makes gradients, which
+            then runs inside of what it returns.
         record: takes what this rank did when, in seconds of `time.monotonic`; waiting for messages is in no event.
     """
     size, rank = (1, 0) if group is None else (group.size(), group.rank())
     if schedule.ranks != size:
         raise ValueError(f"{schedule.name} is for {schedule.ranks} ranks, the pipeline has {size}")
-    _Row(schedule, rank, stages, group, record).run()
+    _Row(schedule, rank, stages, group, around, record).run()
 
 
 class _Row:
@@ -57,9 +69,10 @@ class _Row:
         rank: int,
         stages: Stages,
         group: dist.ProcessGroup | None,
+        around: Around | None,
         record: list[Event] | None,
     ) -> None:
-        self.record = record
+        self.around, self.record = around, record
         self.schedule, self.row, self.stages, self.group = schedule, schedule.rows[rank], stages, group
         messages = list(schedule.messages())
         self.leaving = {message.made_by: message for message in messages if message.source == rank}
@@ -71,6 +84,7 @@ class _Row:
         self.put_off: dict[tuple[int, int], WeightGradients] = {}
         self.sent: list[tuple[Any, Tensor]] = []
         self.split = {action[1:] for action in self.row if action.kind is Kind.B}
+        self.ends = {action.chunk: action for action in self.row if action.kind is not Kind.F}
 
     def run(self) -> None:
         for action in self.row:
@@ -80,10 +94,9 @@ class _Row:
             start = time.monotonic()
             if action.kind is Kind.F:
                 self._forward(action, taken)
-            elif action.kind is Kind.W:
-                self.put_off.pop(action[1:]).make()
             else:
-                self._backward(action, taken)
+                with self._around(action):
+                    self._make_gradients(action, taken)
             if self.record is not None:
                 self.record.append(Event(action, start, time.monotonic()))
             self.sent = [(work, data) for work, data in self.sent if not work.is_completed()]
@@ -98,16 +111,25 @@ class _Row:
 
     def _forward(self, action: Action, x: Tensor | None) -> None:
         _, chunk, micro_batch = action
-        if x is not None:
+        if x is not None and torch.is_grad_enabled():
             x.requires_grad_()
         with self._deferring(chunk, micro_batch):
             out = self.stages.forward(chunk, micro_batch, x)
-        self.kept[chunk, micro_batch] = x, out
+        if torch.is_grad_enabled():
+            self.kept[chunk, micro_batch] = x, out
         if chunk + 1 < self.schedule.chunks:
             self._give(action, chunk + 1, out.detach())
 
-    def _backward(self, action: Action, gradient: Tensor | None) -> None:
-        _, chunk, micro_batch = action
+    def _around(self, action: Action) -> contextlib.AbstractContextManager[None]:
+        if self.around is None:
+            return contextlib.nullcontext()
+        return self.around(action.chunk, self.ends[action.chunk] == action)
+
+    def _make_gradients(self, action: Action, gradient: Tensor | None) -> None:
+        kind, chunk, micro_batch = action
+        if kind is Kind.W:
+            self.put_off.pop((chunk, micro_batch)).make()
+            return
         x, out = self.kept.pop((chunk, micro_batch))
         with self._deferring(chunk, micro_batch):
             torch.autograd.backward([out], None if gradient is None else [gradient])

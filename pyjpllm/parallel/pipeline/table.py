@@ -110,6 +110,12 @@ class Schedule:
         return Kind.BW if Action(Kind.BW, chunk, micro_batch) in row else Kind.B
 
 
+def forward_only(schedule: Schedule) -> Schedule:
+    """The forwards of a schedule, in its order: what an evaluation runs."""
+    rows = tuple(tuple(action for action in row if action.kind is Kind.F) for row in schedule.rows)
+    return Schedule(f"{schedule.name}, forward", schedule.rank_of, schedule.micro_batches, rows)
+
+
 def check(schedule: Schedule) -> None:
     """Raise ValueError with the first thing that makes the table no schedule: missing, double, misplaced, misordered.
 
