@@ -12,12 +12,16 @@ from typing import Any
 import torch
 
 from pyjpllm.config.schema import ModelConfig
+from pyjpllm.distributed import World, make_mesh
 from pyjpllm.model import Transformer, initialize
+from pyjpllm.training.experts import Biases, Loads, balance, expert_biases, weigh_losses
 
 STEPS, SEQUENCES, LENGTH = 10, 8, 7
 LR, BETAS, EPS, WEIGHT_DECAY, Z_LOSS = 1e-2, (0.9, 0.95), 1e-8, 0.1, 1e-3
 # Between the norms that these runs have: some steps clip, some do not (asserted where it is used).
 CLIP = 2.2
+
+ALONE = make_mesh(World(rank=0, size=1, local_rank=0, local_size=1, backend="mpi4py"))
 
 _BASE: dict[str, Any] = {
     "hidden_size": 12,
@@ -40,6 +44,38 @@ MODELS: dict[str, ModelConfig] = {
         "2 kv heads, qk-norm, tied": {"num_heads": 8, "num_kv_heads": 2, "qk_norm": True, "tie_embeddings": True},
         "1 kv head, all biases": {"num_kv_heads": 1, "qkv_bias": True, "out_bias": True, "mlp_bias": True},
         "vocabulary of 3, window": {"vocab_size": 3, "intermediate_size": 3, "sliding_window": 3},
+    }.items()
+}
+
+# The losses of routers weigh enough to be seen, and biases move enough to turn choices within ten steps.
+MIXTURES: dict[str, ModelConfig] = {
+    name: ModelConfig(**{**_BASE, "num_layers": 4, **fields})
+    for name, fields in {
+        "8 experts": {
+            "moe": {
+                **dict.fromkeys(("balance_loss", "router_z_loss"), 0.1),
+                "num_experts": 8,
+                "experts_per_token": 2,
+                "intermediate_size": 7,
+            }
+        },
+        "shared, sigmoid, biases": {
+            "tie_embeddings": True,
+            "qk_norm": True,
+            "moe": {
+                "num_experts": 4,
+                "experts_per_token": 3,
+                "intermediate_size": 5,
+                "normalize_weights": False,
+                "shared_size": 9,
+                "shared_gate": True,
+                "router": "sigmoid",
+                "first_dense_layers": 1,
+                "balance_loss": 0.0,
+                "router_z_loss": 0.02,
+                "balance_bias_rate": 0.1,
+            },
+        },
     }.items()
 }
 
@@ -81,6 +117,9 @@ class Reference:
     z_losses: list[float]
     norms: list[float]
     counts: list[int]
+    loads: list[Loads]
+    """Of the experts, where there are any."""
+    biases: Biases
 
 
 def train_on_one_process(config: ModelConfig) -> Reference:
@@ -92,7 +131,8 @@ def train_on_one_process(config: ModelConfig) -> Reference:
         for param in model.parameters():
             param.add_(0.1 * torch.randn(param.shape, generator=generator, dtype=torch.float64))
     params = dict(model.named_parameters())
-    reference = Reference({n: p.detach().clone() for n, p in params.items()}, {}, {}, [], [], [], [])
+    weigh_losses(model, 1 / SEQUENCES)
+    reference = Reference({n: p.detach().clone() for n, p in params.items()}, {}, {}, [], [], [], [], [], {})
     decay = [param for param in params.values() if param.ndim >= 2]
     rest = [param for param in params.values() if param.ndim < 2]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
@@ -122,5 +162,7 @@ def train_on_one_process(config: ModelConfig) -> Reference:
         reference.z_losses.append(float(out.z_loss.detach()) / count)
         reference.norms.append(norm)
         reference.counts.append(count)
+        reference.loads.append(balance(model, ALONE, sequences=SEQUENCES))
+    reference.biases = expert_biases(model, ALONE)
     reference.final = {name: param.detach().clone() for name, param in params.items()}
     return reference
