@@ -35,6 +35,7 @@ def check_config(
     _check_moe(config, say)
     replicas = _check_ranks(config, world_size, say)
     _check_tensor(config, world_size, say)
+    _check_context(config, say)
     _check_pipeline(config, say)
     if replicas is not None:
         _check_batch(config, replicas, say)
@@ -134,6 +135,37 @@ def _check_tensor(config: Config, world_size: int, say: Say) -> None:
         )
     elif tensor > model.intermediate_size:
         say("parallel.tensor", f"is more than model.intermediate_size = {model.intermediate_size} can be shared by")
+
+
+def _check_context(config: Config, say: Say) -> None:
+    model, ranks, kind = config.model, config.parallel.context, config.parallel.context_kind
+    length, window = config.data.sequence_length, config.model.sliding_window
+    if ranks == 1:
+        if kind != type(config.parallel)().context_kind:
+            say("parallel.context_kind", "is for parallel.context, which is 1; leave it out, or set that")
+    elif ranks > length:
+        say("parallel.context", f"is more ranks than a sequence has tokens; at most data.sequence_length = {length}")
+    elif kind == "ring" and window is not None and window < length:
+        say("parallel.context_kind", f'does not know model.sliding_window = {window}; write "ulysses"')
+    elif kind == "ulysses" and not _ulysses_fits(config, ranks):
+        fitting = [n for n in range(1, model.num_heads + 1) if _ulysses_fits(config, n)]
+        shared = f" beside parallel.tensor = {config.parallel.tensor}" if config.parallel.tensor > 1 else ""
+        say(
+            "parallel.context",
+            f"cannot share model.num_heads = {model.num_heads} with model.num_kv_heads = {model.num_kv_heads}{shared}; "
+            f'{_near(ranks, fitting)}, or write parallel.context_kind = "ring"',
+        )
+
+
+def _ulysses_fits(config: Config, ranks: int) -> bool:
+    """Can each tensor-parallel rank's heads be shared by ``ranks``?"""
+    heads, kv_heads, tensor = config.model.num_heads, config.model.num_kv_heads, config.parallel.tensor
+    if heads % kv_heads or not heads_fit(heads, kv_heads, tensor):
+        return True  # that is another mistake
+    if tensor > kv_heads:
+        return heads_fit(heads // tensor, 1, ranks)
+    each = {kv_heads // tensor, -(-kv_heads // tensor)}
+    return all(heads_fit(heads // kv_heads * kv, kv, ranks) for kv in each)
 
 
 def _check_pipeline(config: Config, say: Say) -> None:

@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "bf16": "precision.dtype",
     "block_size": "data.sequence_length",
     "d_model": "model.hidden_size",
+    "cp": "parallel.context",
     "dropout": None,
     "ffn_hidden_size": "model.intermediate_size",
     "fp16": "precision.dtype",

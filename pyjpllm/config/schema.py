@@ -165,7 +165,7 @@ class PrecisionConfig(Section):
 
 
 class ParallelConfig(Section):
-    """`[parallel]`: how ranks share the work. `data * tensor * pipeline` is the number of ranks."""
+    """`[parallel]`: how ranks share the work. `data * context * tensor * pipeline` is the number of ranks."""
 
     backend: Literal["auto", "mpi4py", "gloo", "nccl"] = "auto"
     """Engine of the collectives; `auto` is `mpi4py` on CPU and `nccl` on GPU."""
@@ -175,6 +175,11 @@ class ParallelConfig(Section):
     """Ranks that share each weight matrix (Megatron's tensor parallelism); keep it inside a node."""
     sequence: bool = False
     """With `tensor` > 1: norms and residuals are split along the sequence (Megatron's sequence parallelism)."""
+    context: Positive = 1
+    """Ranks that share the tokens of each sequence (context parallelism), where long ones do not fit."""
+    context_kind: Literal["ring", "ulysses"] = "ring"
+    """How they attend to each other's tokens: `ring` passes keys and values on while it computes; `ulysses` exchanges
+    tokens for heads, of which there must be enough, and has `sliding_window`."""
     pipeline: Positive = 1
     """Ranks that share the layers, each some of them, and work on different micro-batches at a time."""
     pipeline_schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "searched"] = "zb-v"
@@ -201,7 +206,7 @@ class ParallelConfig(Section):
     @property
     def beside_data(self) -> dict[str, int]:
         """The sizes of all axes but `data`, by field."""
-        return {"tensor": self.tensor, "pipeline": self.pipeline}
+        return {"tensor": self.tensor, "pipeline": self.pipeline, "context": self.context}
 
     @property
     def fewest_ranks(self) -> int:

@@ -14,7 +14,7 @@ communication.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -89,6 +89,7 @@ class Loader:
         micro_batch: int,
         device: torch.device,
         endless: bool,
+        share: Callable[[Tensor], Tensor],
     ) -> None:
         """``samples`` is None on ranks that do not read. ``num_samples``: those of one pass over the corpora."""
         self.num_samples = num_samples
@@ -101,6 +102,7 @@ class Loader:
         self._document_mask = document_mask
         self._device = device
         self._endless = endless
+        self._share_of = share
         # One thread makes all samples, so that a corpus needs no lock.
         self._worker = None if samples is None else ThreadPoolExecutor(1, thread_name_prefix="jpllm-data")
         self._ahead: tuple[int, Future[Tensor]] | None = None
@@ -120,6 +122,8 @@ class Loader:
             positions_NS = places.expand(self._per_rank, -1)
         else:
             positions_NS = positions_of(documents_NS)
+            documents_NS = self._share_of(documents_NS)
+        tokens_NS, targets_NS, positions_NS = map(self._share_of, (tokens_NS, targets_NS, positions_NS))
         return [
             Batch(
                 tokens_NS[rows],
@@ -178,10 +182,18 @@ class _Plan:
     shapes: list[tuple[str, str, int]]  # prefix, dtype, documents
 
 
-def build_loader(config: Config, mesh: Mesh, vocab_size: int, split: Split = "train") -> Loader:
+def build_loader(
+    config: Config,
+    mesh: Mesh,
+    vocab_size: int,
+    split: Split = "train",
+    *,
+    share: Callable[[Tensor], Tensor] = lambda whole_NS: whole_NS,
+) -> Loader:
     """The loader of ``data.train`` or ``data.valid``; collective over all ranks of ``mesh``.
 
-    ``vocab_size``: token ids are checked against it. Raises the same UserError on every rank for a missing or damaged
+    ``vocab_size``: token ids are checked against it. ``share``: the tokens of sequences [N, S] that are this rank's,
+    where ranks share sequences. Raises the same UserError on every rank for a missing or damaged
     file, a corpus shorter than a sample, ids beyond the vocabulary, or batch sizes that do not divide.
     """
     data, train = config.data, config.train
@@ -238,6 +250,7 @@ def build_loader(config: Config, mesh: Mesh, vocab_size: int, split: Split = "tr
         micro_batch=train.micro_batch,
         device=device,
         endless=split == "train",
+        share=share,
     )
 
 

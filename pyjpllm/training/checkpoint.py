@@ -53,13 +53,15 @@ class Written:
 
 
 def _my_share(pieces: list[Piece], mesh: Mesh) -> list[Piece]:
-    """The pieces this rank writes: each distinct one once, balanced by size over the data-parallel replicas."""
-    load = [0] * mesh.size("dp")
+    """The pieces this rank writes: each distinct one once, balanced by size over the ranks that hold it."""
+    loads = {axis: [0] * mesh.size(axis) for axis in ("replicas", "expert_replicas")}
     mine = []
     for piece in sorted(pieces, key=lambda p: (-p.tensors["master"].numel(), p.name)):
+        axis = piece.layout.replicas
+        load = loads[axis]
         writer = load.index(min(load))
         load[writer] += piece.tensors["master"].numel()
-        if writer == mesh.rank("dp") and _is_first_holder(piece.layout, mesh):
+        if writer == mesh.rank(axis) and _is_first_holder(piece.layout, mesh):
             mine.append(piece)
     return mine
 

@@ -21,7 +21,7 @@ from pyjpllm.files import atomic_write
 from pyjpllm.model import Transformer, count_parameters, flops_per_token, initialize
 from pyjpllm.model.huggingface import load_weights
 from pyjpllm.ops.types import DTYPES
-from pyjpllm.parallel import DataParallel, FlatParameters, TensorParallel, global_grad_norm
+from pyjpllm.parallel import ContextParallel, DataParallel, FlatParameters, TensorParallel, global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.experts import balance, expert_biases, load_expert_biases, weigh_losses
 from pyjpllm.training.faults import StepJudge, StopRequest
@@ -86,7 +86,11 @@ class Trainer:
     def __init__(self, config: Config, run_dir: Path, world: World, stop: StopRequest, lock: RunLock) -> None:
         self.run_dir, self.world, self.stop = run_dir, world, stop
         self.mesh = mesh = make_mesh(
-            world, dp=config.parallel.data, tp=config.parallel.tensor, pp=config.parallel.pipeline
+            world,
+            dp=config.parallel.data,
+            tp=config.parallel.tensor,
+            pp=config.parallel.pipeline,
+            cp=config.parallel.context,
         )
         self.device = _device(config, world)
         threads = threads_per_rank(world)
@@ -131,10 +135,11 @@ class Trainer:
             load_expert_biases(self.model, state.get("expert_biases", {}))
 
         vocab = config.model.vocab_size
-        self.loader: Loader = build_loader(config, mesh, vocab, split="train")
+        share = self.model.context.take
+        self.loader: Loader = build_loader(config, mesh, vocab, split="train", share=share)
         self.valid: Validation | None = None
         if config.data.valid:
-            held_out = build_loader(config, mesh, vocab, split="valid")
+            held_out = build_loader(config, mesh, vocab, split="valid", share=share)
             self.valid = Validation(config, held_out, self.tokenizer, mesh, self.device, self.pipeline)
 
         chief = world.rank == 0
@@ -148,6 +153,7 @@ class Trainer:
             machine |= {
                 "data parallel": mesh.size("dp"),
                 "tensor parallel": mesh.size("tp"),
+                "context parallel": mesh.size("cp"),
                 "pipeline parallel": mesh.size("pp"),
             }
             with atomic_write(run_dir / "environment.json") as temporary:
@@ -319,7 +325,10 @@ def build_model(
     dtype = torch.float64 if config.precision.dtype == "fp64" else torch.float32
     tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
     parts, tied_group = (None, None) if pipeline is None else (pipeline.mine, pipeline.tied_group)
-    model = Transformer(config.model, tp=tp, dtype=dtype, device=device, parts=parts, tied_group=tied_group)
+    context = ContextParallel.from_mesh(mesh, config.parallel.context_kind, config.data.sequence_length)
+    model = Transformer(
+        config.model, tp=tp, dtype=dtype, device=device, parts=parts, tied_group=tied_group, context=context
+    )
     model.activation_checkpointing = config.train.activation_checkpointing
     if weights and config.model.init_from is not None:
         load_weights(model, Path(config.model.init_from))

@@ -51,6 +51,21 @@ def test_ranks_must_fit() -> None:
     assert "must be at least 1, or -1" in one(1, parallel={"data": 0})
 
 
+def test_shared_sequences() -> None:
+    check_config(config(parallel={"context": 2, "tensor": 2}), 8, machine=False, files=False)
+    ulysses = {"context": 4, "context_kind": "ulysses"}
+    check_config(config(parallel=ulysses, model={"sliding_window": 8}), 4, machine=False, files=False)
+    assert "is for parallel.context, which is 1; leave it out" in one(1, parallel={"context_kind": "ulysses"})
+    assert 'does not know model.sliding_window = 8; write "ulysses"' in one(
+        2, parallel={"context": 2}, model={"sliding_window": 8}
+    )
+    assert "at most data.sequence_length = 2" in one(4, parallel={"context": 4}, data={"sequence_length": 2})
+    line = one(3, parallel={**ulysses, "context": 3}, model={"num_heads": 4, "num_kv_heads": 2})
+    assert "parallel.context = 3: cannot share model.num_heads = 4 with model.num_kv_heads = 2; nearest: 2 or 4" in line
+    line = one(8, parallel={**ulysses, "tensor": 2}, model={"num_heads": 4, "num_kv_heads": 2})
+    assert "beside parallel.tensor = 2; nearest: 2, or write" in line
+
+
 def test_pipelines() -> None:
     check_config(config(parallel={"pipeline": 2, "tensor": 2}), 8, machine=False, files=False)
     check_config(config(parallel={"pipeline": 2, "pipeline_layers": [1, 1, 1, 1]}), 2, machine=False, files=False)
