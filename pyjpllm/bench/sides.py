@@ -18,8 +18,8 @@ from pyjpllm.data import Batch
 from pyjpllm.distributed import World, make_mesh
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer, initialize
+from pyjpllm.model.huggingface import hf_name
 from pyjpllm.model.huggingface.config import config_json
-from pyjpllm.model.huggingface.read import hf_name
 from pyjpllm.parallel import DataParallel, FlatParameters, global_grad_norm
 from pyjpllm.training.metrics import Timers
 from pyjpllm.training.optimizer import AdamW, clip_scale

@@ -76,7 +76,12 @@ def expert_biases(model: Transformer, mesh: Mesh) -> Biases:
 
 
 def load_expert_biases(model: Transformer, biases: Biases) -> None:
-    """Put the biases of a checkpoint into this rank's layers; UserError where the model has others."""
+    """Put the biases of a checkpoint into this rank's layers; UserError where the model has others.
+
+    A checkpoint of weights that were trained without any has none: they begin at zero.
+    """
+    if not biases:
+        return
     for layer, moe in model.moe_layers().items():
         if not moe.moe.balance_bias_rate:
             continue

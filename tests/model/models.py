@@ -45,22 +45,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "odd width": {"hidden_size": 23},
 }
 
-# Mixtures of experts: what transformers has, and what it has not.
+# Mixtures of experts: what transformers has (experts' rows must be whole 16 bytes there), and what it has not.
 MIXTURES: dict[str, dict[str, Any]] = {
-    "mixtral": {"intermediate_size": 10, "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 10}},
+    "mixtral": {"intermediate_size": 12, "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 12}},
     "mixtral window": {
         "sliding_window": 3,
-        "intermediate_size": 10,
-        "moe": {"num_experts": 3, "experts_per_token": 1, "intermediate_size": 10},
+        "intermediate_size": 12,
+        "moe": {"num_experts": 3, "experts_per_token": 1, "intermediate_size": 12},
     },
     "qwen2 moe": {
         "qkv_bias": True,
         "moe": {
             "num_experts": 5,
             "experts_per_token": 3,
-            "intermediate_size": 7,
+            "intermediate_size": 8,
             "normalize_weights": False,
-            "shared_size": 9,
+            "shared_size": 10,
             "shared_gate": True,
             "layer_step": 2,
         },
@@ -69,7 +69,7 @@ MIXTURES: dict[str, dict[str, Any]] = {
         "qk_norm": True,
         "head_dim": 8,
         "tie_embeddings": True,
-        "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 7, "first_dense_layers": 1},
+        "moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 8, "first_dense_layers": 1},
     },
 }
 OWN_MIXTURES: dict[str, dict[str, Any]] = {

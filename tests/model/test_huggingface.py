@@ -13,12 +13,17 @@ from pyjpllm.data.tokenizer_train import TokenizerOptions, train_tokenizer
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer
 from pyjpllm.model.huggingface import config_json, export, hf_name, load_config, load_weights
-from pyjpllm.parallel import TensorParallel, layout_of
-from tests.model.models import VARIANTS, build, config, tokens
+from pyjpllm.parallel import ExpertParallel, TensorParallel, layout_of
+from tests.model.models import MIXTURES, VARIANTS, build, config, tokens
 
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
+EVERY = (*VARIANTS, *MIXTURES)
 EXPECTED_CLASS = {
+    "mixtral": "MixtralForCausalLM",
+    "mixtral window": "MixtralForCausalLM",
+    "qwen2 moe": "Qwen2MoeForCausalLM",
+    "qwen3 moe": "Qwen3MoeForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen2 window": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
@@ -48,7 +53,7 @@ def logits_of(model, ids):
         return model.logits(model(ids)).view(*ids.shape, -1)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_transformers_loads_an_export_with_the_same_logits(variant, tmp_path):
     shape = config(variant)
     model = build(shape, dtype=torch.float32)
@@ -82,6 +87,7 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+_FEW = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 THEIRS = {
     "llama": ("LlamaConfig", {}),
     "llama tied": ("LlamaConfig", {"tie_word_embeddings": True}),
@@ -98,6 +104,19 @@ THEIRS = {
     "qwen2 window unused": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2}),
     "qwen3": ("Qwen3Config", {"head_dim": 8, "rms_norm_eps": 1e-3}),
     "qwen3 bias": ("Qwen3Config", {"attention_bias": True, "head_dim": 4}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 5, "num_experts_per_tok": 3}),
+    "mixtral window": ("MixtralConfig", {"sliding_window": 3, "num_local_experts": 4, "num_experts_per_tok": 1}),
+    "qwen2 moe": (
+        "Qwen2MoeConfig",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 9},
+    ),
+    "qwen2 moe, sparse steps": (
+        "Qwen2MoeConfig",
+        {**_FEW, "shared_expert_intermediate_size": 9, "decoder_sparse_step": 2, "norm_topk_prob": True},
+    ),
+    "qwen3 moe": ("Qwen3MoeConfig", {**_FEW, "head_dim": 8, "norm_topk_prob": True}),
+    "qwen3 moe, dense first": ("Qwen3MoeConfig", {**_FEW, "mlp_only_layers": [0], "attention_bias": True}),
+    "qwen3 moe window": ("Qwen3MoeConfig", {**_FEW, "use_sliding_window": True, "sliding_window": 3}),
 }
 
 
@@ -167,6 +186,22 @@ def test_a_rank_reads_its_slices(variant, size, tmp_path):
             assert torch.equal(tensor, state_of(model)[name][layout_of(tensor).index]), name
 
 
+@pytest.mark.parametrize("variant", ["mixtral", "qwen2 moe"])
+@pytest.mark.parametrize(("ep", "tp"), [(2, 1), (1, 3), (2, 2)])
+def test_a_rank_reads_its_experts(variant, ep, tp, tmp_path):
+    table = config(variant).model_dump()
+    table["moe"]["num_experts"] = 6
+    shape = config(variant, moe=table["moe"], num_kv_heads=6)
+    model = build(shape, dtype=torch.float32)
+    export(state_of(model), shape, tmp_path)
+    for rank in range(ep * tp):
+        here = ExpertParallel(None, rank // tp, ep), TensorParallel(None, rank % tp, tp)
+        part = Transformer(load_config(tmp_path), ep=here[0], tp=here[1])
+        load_weights(part, tmp_path)
+        for name, tensor in part.named_parameters():
+            assert torch.equal(tensor, state_of(model)[name][layout_of(tensor).index]), name
+
+
 def test_only_the_slice_is_read(tmp_path, monkeypatch):
     """No whole tensor passes through a rank that holds a part of it."""
     shape = config()
@@ -230,7 +265,10 @@ def test_old_rope_keys_are_read(tmp_path):
     assert load_config(tmp_path).rope_theta == 123.0
 
 
-@pytest.mark.parametrize("kind", ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config"])
+@pytest.mark.parametrize(
+    "kind",
+    ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config", "MixtralConfig", "Qwen2MoeConfig", "Qwen3MoeConfig"],
+)
 def test_what_a_file_leaves_out_has_the_default_of_transformers(kind, tmp_path):
     needed = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
     shape = getattr(transformers, kind)(**{key: SMALL[key] for key in needed}, num_key_value_heads=3)
@@ -243,11 +281,18 @@ def test_what_a_file_leaves_out_has_the_default_of_transformers(kind, tmp_path):
     assert read.tie_embeddings == shape.tie_word_embeddings
     assert read.rope_theta == shape.rope_parameters["rope_theta"]
     assert read.rope_scaling is None
-    assert read.head_dim == getattr(shape, "head_dim", 4)
-    assert read.sliding_window == getattr(shape, "sliding_window", None)
+    assert read.head_dim == (getattr(shape, "head_dim", None) or 4)
+    assert read.sliding_window == (getattr(shape, "sliding_window", None) or None)
+    if read.moe is not None:
+        assert read.moe.num_experts == getattr(shape, "num_experts", getattr(shape, "num_local_experts", None))
+        assert read.moe.experts_per_token == shape.num_experts_per_tok
+        assert read.moe.intermediate_size == getattr(shape, "moe_intermediate_size", shape.intermediate_size)
+        assert read.moe.shared_size == getattr(shape, "shared_expert_intermediate_size", 0)
+        assert read.moe.normalize_weights == getattr(shape, "norm_topk_prob", True)
+        assert read.moe.balance_loss == shape.router_aux_loss_coef
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_a_config_comes_back(variant, tmp_path):
     shape = config(variant)
     (tmp_path / "config.json").write_text(json.dumps(config_json(shape)))
@@ -354,6 +399,9 @@ def test_export_refuses_other_weights(tmp_path):
         export(state, shape, tmp_path)
 
 
+_EXPERTS = {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 5}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -362,6 +410,14 @@ def test_export_refuses_other_weights(tmp_path):
         ({"qkv_bias": True, "mlp_bias": True}, "Qwen2 has no mlp_bias"),
         ({"out_bias": True}, "out_bias without qkv_bias"),
         ({"sliding_window": 3, "qkv_bias": True, "out_bias": True}, "Mistral has no biases"),
+        ({"moe": {**_EXPERTS, "router": "sigmoid"}}, "moe.router = 'sigmoid'"),
+        ({"moe": {**_EXPERTS, "balance_bias_rate": 0.1}}, "moe.balance_bias_rate"),
+        ({"moe": _EXPERTS, "mlp_bias": True}, "moe with mlp_bias"),
+        ({"moe": {**_EXPERTS, "shared_size": 4}, "qk_norm": True}, "Qwen3-MoE has biases on all four"),
+        ({"moe": _EXPERTS, "out_bias": True, "qkv_bias": True}, "with qk_norm only"),
+        ({"moe": {**_EXPERTS, "shared_size": 4}}, r"a shared expert and its gate only"),
+        ({"moe": _EXPERTS, "qkv_bias": True}, "Qwen2-MoE"),
+        ({"moe": {**_EXPERTS, "first_dense_layers": 1}}, "moe with dense layers"),
     ],
 )
 def test_a_model_that_none_of_them_can_express_is_refused(fields, message):

@@ -1,4 +1,4 @@
-"""`config.json` of Hugging Face's Llama, Mistral, Qwen2 and Qwen3, to and from `ModelConfig`.
+"""`config.json` of Hugging Face's Llama, Mistral, Qwen2, Qwen3 and their mixtures, to and from `ModelConfig`.
 
 What a file leaves out has the default of its model type in transformers. transformers 4.5x reads `rope_theta` and
 `rope_scaling`, 5 reads `rope_parameters`; both are read here, and both are written.
@@ -6,7 +6,6 @@ What a file leaves out has the default of its model type in transformers. transf
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from pydantic import ValidationError
 
 from pyjpllm.config.schema import ModelConfig, RopeScaling
 from pyjpllm.errors import UserError, did_you_mean
+from pyjpllm.model.huggingface import moe
+from pyjpllm.model.huggingface.reader import Reader
 
 # Defaults of transformers' configuration classes, for keys that a config.json may leave out.
 _COMMON: dict[str, Any] = {
@@ -40,70 +41,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mistral": {**_COMMON, "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
     "qwen2": {**_COMMON, **_QWEN},
     "qwen3": {**_COMMON, **_QWEN, "head_dim": 128},
+    **{kind: {**_COMMON, **more} for kind, more in moe.DEFAULTS.items()},
 }
-
-_MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "phimoe", "granitemoe")
-
-
-class _Reader:
-    """Typed reading of one `config.json`; every complaint names the file and the key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            where = "" if path.parent.is_dir() else " (there is no such folder)"
-            raise UserError(f"{path.parent} is no Hugging Face model: it has no config.json{where}")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path} holds a {type(values).__name__}, not an object")
-        self.values = values
-        self.defaults: dict[str, Any] = {}
-
-    def fail(self, message: str) -> UserError:
-        return UserError(f"{self.path}: {message}")
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key, self.defaults.get(key))
-
-    def integer(self, key: str) -> int:
-        value = self.get(key)
-        if value is None and key not in self.values:
-            raise self.fail(f"{key} is missing")
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.fail(f"{key} = {value!r} is no integer")
-        return value
-
-    def number(self, key: str, source: dict[str, Any] | None = None) -> float:
-        value = self.get(key) if source is None else source.get(key)
-        if value is None:
-            raise self.fail(f"{key} is missing")
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise self.fail(f"{key} = {value!r} is no number")
-        return float(value)
-
-    def flag(self, key: str) -> bool:
-        value = self.get(key)
-        if not isinstance(value, bool):
-            raise self.fail(f"{key} = {value!r} is neither true nor false")
-        return value
 
 
 def load_config(folder: str | Path) -> ModelConfig:
     """The `ModelConfig` of a Hugging Face folder.
 
     Raises UserError, naming the file and the key, for what is missing, of a wrong type, or not supported:
-    mixtures of experts, rotary scalings but linear and llama3, windows of some layers only, quantised weights.
+    rotary scalings but linear and llama3, windows of some layers only, quantised weights, other model types.
     """
-    reader = _Reader(Path(folder) / "config.json")
+    reader = Reader(Path(folder) / "config.json")
     kind = reader.values.get("model_type")
     if not isinstance(kind, str):
         raise reader.fail(f"model_type is missing; supported: {', '.join(DEFAULTS)}")
     if kind not in DEFAULTS:
-        if kind in _MIXTURES or "moe" in kind.lower():
-            raise reader.fail(f"model_type {kind!r} is a mixture of experts; supported: {', '.join(DEFAULTS)}")
         raise reader.fail(f"model_type {kind!r} is not supported{did_you_mean(kind, DEFAULTS)}")
     reader.defaults = DEFAULTS[kind]
     if reader.get("hidden_act") != "silu":
@@ -115,7 +67,7 @@ def load_config(folder: str | Path) -> ModelConfig:
     if heads < 1 or kv_heads < 1 or heads % kv_heads:
         raise reader.fail(f"num_attention_heads = {heads} is no multiple of num_key_value_heads = {kv_heads}")
     layers = reader.integer("num_hidden_layers")
-    attention_bias = reader.flag("attention_bias") if kind in ("llama", "qwen3") else False
+    attention_bias = reader.flag("attention_bias") if kind in ("llama", "qwen3", "qwen3_moe") else False
     theta, scaling = _rope(reader)
     fields = {
         "hidden_size": hidden,
@@ -130,10 +82,11 @@ def load_config(folder: str | Path) -> ModelConfig:
         "rope_scaling": scaling,
         "norm_eps": reader.number("rms_norm_eps"),
         "tie_embeddings": reader.flag("tie_word_embeddings"),
-        "qkv_bias": attention_bias or kind == "qwen2",
+        "qkv_bias": attention_bias or kind == "qwen2" or (kind == "qwen2_moe" and reader.flag("qkv_bias")),
         "out_bias": attention_bias,
         "mlp_bias": reader.flag("mlp_bias") if kind == "llama" else False,
-        "qk_norm": kind == "qwen3",
+        "qk_norm": kind in ("qwen3", "qwen3_moe"),
+        "moe": moe.read(reader, kind, layers) if kind in moe.DEFAULTS else None,
         "sliding_window": _window(reader, kind, layers),
         "init_std": reader.number("initializer_range"),
     }
@@ -149,7 +102,7 @@ def _explain(error: ValidationError) -> str:
     return f"model.{where} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
-def _rope(reader: _Reader) -> tuple[float, RopeScaling | None]:
+def _rope(reader: Reader) -> tuple[float, RopeScaling | None]:
     """Base and scaling of the rotary frequencies, from the keys of transformers 5 or of 4."""
     parameters = reader.get("rope_parameters") or reader.get("rope_scaling") or {}
     if not isinstance(parameters, dict):
@@ -181,15 +134,17 @@ def _rope(reader: _Reader) -> tuple[float, RopeScaling | None]:
         raise reader.fail(_explain(error)) from error
 
 
-def _window(reader: _Reader, kind: str, layers: int) -> int | None:
+def _window(reader: Reader, kind: str, layers: int) -> int | None:
     """The window that all layers share, or None; a mixture of layers with and without is refused."""
     if kind == "llama" or reader.get("sliding_window") is None:
         return None
     window = reader.integer("sliding_window")
-    if kind == "mistral":
+    if kind in ("mistral", "mixtral"):
         return window
     if not reader.flag("use_sliding_window"):
         return None
+    if kind == "qwen3_moe":
+        return window
     kinds = reader.get("layer_types")
     if kinds is None:
         first = reader.integer("max_window_layers")
@@ -202,7 +157,9 @@ def _window(reader: _Reader, kind: str, layers: int) -> int | None:
 
 
 def architecture(config: ModelConfig) -> str:
-    """Model type that a config is written as; UserError when none of the four can express it."""
+    """Model type that a config is written as; UserError when none can express it."""
+    if config.moe is not None:
+        return moe.architecture(config, config.moe)
     if config.qk_norm:
         if config.mlp_bias or config.qkv_bias != config.out_bias:
             raise UserError(
@@ -230,6 +187,7 @@ _CLASSES = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    **moe.CLASSES,
 }
 
 
@@ -277,15 +235,17 @@ def config_json(
         "torch_dtype": dtype,
         "dtype": dtype,
     }
-    if kind in ("llama", "qwen3"):
+    if kind in ("llama", "qwen3", "qwen3_moe"):
         values["attention_bias"] = config.out_bias
     if kind == "llama":
         values["mlp_bias"] = config.mlp_bias
     if kind != "llama":
         values["sliding_window"] = config.sliding_window
-    if kind in ("qwen2", "qwen3"):
+    if kind.startswith("qwen"):
         windowed = config.sliding_window is not None
         values["use_sliding_window"] = windowed
         values["max_window_layers"] = 0 if windowed else config.num_layers
         values["layer_types"] = ["sliding_attention" if windowed else "full_attention"] * config.num_layers
+    if config.moe is not None:
+        values |= moe.values(config, config.moe, kind)
     return values

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,42 +12,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pyjpllm.errors import UserError
+from pyjpllm.model.huggingface.config import architecture
+from pyjpllm.model.huggingface.names import hf_names
 from pyjpllm.model.transformer import Transformer
 from pyjpllm.parallel import Layout, layout_of
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_PARTS = {
-    "attention.q": "self_attn.q_proj",
-    "attention.k": "self_attn.k_proj",
-    "attention.v": "self_attn.v_proj",
-    "attention.o": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-    "attention_norm": "input_layernorm",
-    "mlp_norm": "post_attention_layernorm",
-}
-_WHOLE = {
-    "embedding.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": "lm_head.weight",
-}
-_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-
-
-def hf_name(name: str) -> str:
-    """The name in Hugging Face's files of our parameter ``name``."""
-    if name in _WHOLE:
-        return _WHOLE[name]
-    match = _BLOCK.fullmatch(name)
-    if match is None or match[2] not in _PARTS:
-        raise KeyError(name)
-    return f"model.layers.{match[1]}.{_PARTS[match[2]]}.{match[3]}"
 
 
 def _names(names: Iterable[str]) -> str:
@@ -122,7 +94,21 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
     Raises UserError naming the tensors that are missing, of another shape or type than the config says, or in the
     files but not in the model. Nothing is written before all names and shapes are right.
     """
-    wanted = {hf_name(name): param for name, param in model.named_parameters()}
+    kind = architecture(model.config)
+    wanted: dict[str, tuple[int, ...]] = {}
+    pieces: list[tuple[str, torch.Tensor, Layout]] = []
+    for name, param in model.named_parameters():
+        layout = layout_of(param)
+        names = hf_names(name, layout.global_shape, kind)
+        experts = param.ndim == 3
+        wanted |= dict.fromkeys(names, layout.global_shape[1:] if experts else layout.global_shape)
+        if not param.numel() or param.is_meta:
+            continue
+        if experts:
+            one = Layout(layout.global_shape[1:], layout.slices[1:])
+            pieces += [(names[e], part, one) for e, part in zip(range(*layout.slices[0]), param, strict=True)]
+        else:
+            pieces.append((names[0], param, layout))
     with open_shards(folder) as shards:
         missing = wanted.keys() - shards.files.keys()
         if missing:
@@ -132,14 +118,12 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
             extra.discard("lm_head.weight")
         if extra:
             raise UserError(f"{folder} holds {_names(extra)}, which a model of its config.json does not have")
-        for name, param in wanted.items():
+        for name, expected in wanted.items():
             shape, dtype = shards.header(name)
-            expected = layout_of(param).global_shape
             if shape != expected:
                 raise UserError(f"{folder}: {name} is {list(shape)}, by config.json it is {list(expected)}")
             if dtype not in _FLOATS:
                 raise UserError(f"{folder}: {name} is of type {dtype}; supported: {', '.join(sorted(_FLOATS))}")
         with torch.no_grad():
-            for name, param in wanted.items():
-                if param.numel() and not param.is_meta:
-                    param.copy_(shards.read(name, layout_of(param)))
+            for name, piece, layout in pieces:
+                piece.copy_(shards.read(name, layout))

@@ -17,8 +17,9 @@ from torch import Tensor
 from pyjpllm.config.schema import ModelConfig
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
-from pyjpllm.model.huggingface.config import config_json
-from pyjpllm.model.huggingface.read import INDEX, SINGLE, hf_name
+from pyjpllm.model.huggingface.config import architecture, config_json
+from pyjpllm.model.huggingface.names import hf_names
+from pyjpllm.model.huggingface.read import INDEX, SINGLE
 from pyjpllm.model.transformer import Transformer
 from pyjpllm.parallel import layout_of
 
@@ -74,17 +75,27 @@ def export(
         raise UserError(f"cannot export: the model's weights {'lack' if missing else 'have no place for'} {what}")
     dtype = state["embedding.weight"].dtype if dtype is None else dtype
     ids, generation = _token_ids(tokenizer)
+    kind = architecture(config)
     table = config_json(config, dtype=str(dtype).removeprefix("torch."), **ids)
     files = _plan(shapes, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as writes:
         for file, names in files.items():
             path = writes.enter_context(atomic_write(folder / file))
-            tensors = {hf_name(name): _checked(name, state[name], shapes[name], dtype) for name in names}
+            tensors: dict[str, Tensor] = {}
+            for name in names:
+                whole = _checked(name, state[name], shapes[name], dtype)
+                theirs = hf_names(name, shapes[name], kind)
+                tensors |= zip(theirs, map(torch.clone, whole), strict=True) if whole.ndim == 3 else {theirs[0]: whole}
             save_file(tensors, path, metadata={"format": "pt"})
         if len(files) > 1:
             total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
-            weight_map = {hf_name(name): file for file, names in files.items() for name in names}
+            weight_map = {
+                theirs: file
+                for file, names in files.items()
+                for name in names
+                for theirs in hf_names(name, shapes[name], kind)
+            }
             _write_json(writes.enter_context(atomic_write(folder / INDEX)), _index(total, weight_map))
         _remove_old(folder)
     _save_tokenizer(tokenizer, folder)
