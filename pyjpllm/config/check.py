@@ -38,7 +38,7 @@ def check_config(
     _check_context(config, say)
     _check_pipeline(config, say)
     if replicas is not None:
-        _check_batch(config, replicas, say)
+        _check_batch(config, replicas * config.parallel.expert, say)
     _check_schedule(config, say)
     _check_engines(config, say)
     _check_intervals(config, say)
@@ -73,9 +73,14 @@ def _check_model(config: Config, say: Say) -> None:
 
 
 def _check_moe(config: Config, say: Say) -> None:
-    moe = config.model.moe
+    moe, ranks = config.model.moe, config.parallel.expert
     if moe is None:
+        if ranks > 1:
+            say("parallel.expert", "shares experts, but there is no [model.moe]; leave it out, or use parallel.data")
         return
+    if moe.num_experts % ranks:
+        fitting = [n for n in range(1, moe.num_experts + 1) if moe.num_experts % n == 0]
+        say("parallel.expert", f"does not divide model.moe.num_experts = {moe.num_experts}; {_near(ranks, fitting)}")
     layers = config.model.num_layers
     if moe.experts_per_token > moe.num_experts:
         say("model.moe.experts_per_token", f"must be at most model.moe.num_experts = {moe.num_experts}")

@@ -165,7 +165,7 @@ class PrecisionConfig(Section):
 
 
 class ParallelConfig(Section):
-    """`[parallel]`: how ranks share the work. `data * context * tensor * pipeline` is the number of ranks."""
+    """`[parallel]`: how ranks share the work. `data * context * expert * tensor * pipeline` is their number."""
 
     backend: Literal["auto", "mpi4py", "gloo", "nccl"] = "auto"
     """Engine of the collectives; `auto` is `mpi4py` on CPU and `nccl` on GPU."""
@@ -180,6 +180,8 @@ class ParallelConfig(Section):
     context_kind: Literal["ring", "ulysses"] = "ring"
     """How they attend to each other's tokens: `ring` passes keys and values on while it computes; `ulysses` exchanges
     tokens for heads, of which there must be enough, and has `sliding_window`."""
+    expert: Positive = 1
+    """Ranks that share the experts of `model.moe`, each with sequences of its own; divides `model.moe.num_experts`."""
     pipeline: Positive = 1
     """Ranks that share the layers, each some of them, and work on different micro-batches at a time."""
     pipeline_schedule: Literal["gpipe", "1f1b", "interleaved", "zb-h1", "zb-v", "searched"] = "zb-v"
@@ -206,7 +208,7 @@ class ParallelConfig(Section):
     @property
     def beside_data(self) -> dict[str, int]:
         """The sizes of all axes but `data`, by field."""
-        return {"tensor": self.tensor, "pipeline": self.pipeline, "context": self.context}
+        return {"tensor": self.tensor, "pipeline": self.pipeline, "context": self.context, "expert": self.expert}
 
     @property
     def fewest_ranks(self) -> int:

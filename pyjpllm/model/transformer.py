@@ -347,7 +347,9 @@ class Transformer(nn.Module):
         """logits_BV of what comes after each row's last token, of what the last part gives; whole on every tp rank."""
         hidden_ND = tp_input(hidden_nD, self.tp, tokens_BS.numel())
         last_BD = hidden_ND.view(*tokens_BS.shape, -1)[:, -1]
-        return gather_vocabulary(ops.linear(last_BD, self.head_weight_vD), self.tp, self.config.vocab_size)
+        logits_Bv = ops.linear(last_BD, self.head_weight_vD)
+        # Ranks that share experts read the same text together, and must go on alike.
+        return self.ep.of_first(gather_vocabulary(logits_Bv, self.tp, self.config.vocab_size))
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for ``batch`` rows of up to ``capacity`` positions, of this rank's layers and kv heads."""

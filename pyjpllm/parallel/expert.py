@@ -45,6 +45,10 @@ class ExpertParallel:
         """Sum ``x``, which has no gradient, in place over the ranks that share this rank's sequences."""
         collectives.all_reduce(x, self.sequence_group)
 
+    def of_first(self, x: Tensor) -> Tensor:
+        """``x`` of the first of these ranks, on all: what they computed alike may differ in its last bits."""
+        return collectives.broadcast(x.contiguous(), self.group)
+
 
 class ExpertLinear(nn.Module):
     """y_mO = x_mI weight_e^T with the weight of each row's expert; the experts are split over ep.

@@ -21,7 +21,14 @@ from pyjpllm.files import atomic_write
 from pyjpllm.model import Transformer, count_parameters, flops_per_token, initialize
 from pyjpllm.model.huggingface import load_weights
 from pyjpllm.ops.types import DTYPES
-from pyjpllm.parallel import ContextParallel, DataParallel, FlatParameters, TensorParallel, global_grad_norm
+from pyjpllm.parallel import (
+    ContextParallel,
+    DataParallel,
+    ExpertParallel,
+    FlatParameters,
+    TensorParallel,
+    global_grad_norm,
+)
 from pyjpllm.training import checkpoint
 from pyjpllm.training.experts import balance, expert_biases, load_expert_biases, weigh_losses
 from pyjpllm.training.faults import StepJudge, StopRequest
@@ -91,6 +98,7 @@ class Trainer:
             tp=config.parallel.tensor,
             pp=config.parallel.pipeline,
             cp=config.parallel.context,
+            ep=config.parallel.expert,
         )
         self.device = _device(config, world)
         threads = threads_per_rank(world)
@@ -154,6 +162,7 @@ class Trainer:
                 "data parallel": mesh.size("dp"),
                 "tensor parallel": mesh.size("tp"),
                 "context parallel": mesh.size("cp"),
+                "expert parallel": mesh.size("ep"),
                 "pipeline parallel": mesh.size("pp"),
             }
             with atomic_write(run_dir / "environment.json") as temporary:
@@ -257,7 +266,7 @@ class Trainer:
         with self.timers.phase("evaluate"):
             if self.valid is not None:
                 record.update(self.valid.run(self.model))
-            if self.mesh.is_first("replicas"):
+            if self.mesh.is_first("expert_replicas"):  # ranks that share experts write together
                 reader = self.model if self.pipeline is None else PipelinedReader(self.model, self.pipeline)
                 for prompt, text in write_samples(reader, self.tokenizer, self.config):
                     if self.metrics is not None:
@@ -326,8 +335,9 @@ def build_model(
     tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
     parts, tied_group = (None, None) if pipeline is None else (pipeline.mine, pipeline.tied_group)
     context = ContextParallel.from_mesh(mesh, config.parallel.context_kind, config.data.sequence_length)
+    ep = ExpertParallel.from_mesh(mesh)
     model = Transformer(
-        config.model, tp=tp, dtype=dtype, device=device, parts=parts, tied_group=tied_group, context=context
+        config.model, tp=tp, ep=ep, dtype=dtype, device=device, parts=parts, tied_group=tied_group, context=context
     )
     model.activation_checkpointing = config.train.activation_checkpointing
     if weights and config.model.init_from is not None:

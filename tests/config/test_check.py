@@ -129,6 +129,15 @@ def test_experts(fields: Fields, said: str) -> None:
     assert line == f"model.moe.{said}" or line.startswith(f"model.moe.{said},"), line
 
 
+def test_ranks_that_share_experts() -> None:
+    shared = {"model": {"moe": EXPERTS}, "parallel": {"expert": 2}}
+    check_config(config(**shared), 4, machine=False, files=False)
+    assert "micro_batch x data-parallel ranks = 2 x 4 = 8" in one(4, **shared, train={"global_batch": 4})
+    line = one(3, model={"moe": EXPERTS}, parallel={"expert": 3}, train={"global_batch": 6})
+    assert line == "parallel.expert = 3: does not divide model.moe.num_experts = 8; nearest: 2 or 4"
+    assert "there is no [model.moe]" in one(2, parallel={"expert": 2})
+
+
 def test_sequence_parallel_needs_ranks() -> None:
     assert "parallel.tensor, which is 1" in one(1, parallel={"sequence": True})
 

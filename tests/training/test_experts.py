@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from pyjpllm.config import Config
+from pyjpllm.distributed import World
 from pyjpllm.training import latest, load_model, train
 from pyjpllm.training.manifest import Manifest
 from pyjpllm.training.trainer import Trainer
+from tests.mpi import run_ranks
 from tests.training.small import data_folder, small_config
 from tests.training.test_trainer import digest, records, stop_after
 
@@ -60,6 +62,43 @@ def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path) -> None:
         for name in ("loss", "grad_norm", "expert_balance_loss", "expert_router_z_loss"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-10)
         assert ours["expert_load_max"] == theirs["expert_load_max"]
+
+
+FP64 = (
+    "precision.dtype=fp64",
+    "checkpoint.keep_last=9",
+    "train.micro_batch=1",
+    "train.steps=6",
+    "log.sample_prompts=['計算機']",
+)
+LAYOUTS = {
+    "shared experts": ("parallel.expert=2", "parallel.tensor=2", "parallel.sequence=true"),
+    "pipeline": ("parallel.expert=2", "parallel.pipeline=2"),
+    "data": ("parallel.data=2", "parallel.context=2"),
+}
+
+
+def body(world: World, run: str, overrides: tuple[str, ...], stop_at: int | None) -> int:
+    """One rank of a run."""
+    if stop_at is not None:
+        Trainer._one_step = stop_after(stop_at)  # type: ignore[method-assign]
+    return train(with_experts(*FP64, *overrides), Path(run), world=world).step
+
+
+def test_ranks_that_share_experts_train_as_one_process_and_go_on_as_others(tmp_path: Path) -> None:
+    """A run that changes its layout of four ranks twice, beside one process."""
+    train(with_experts(*FP64), tmp_path / "one")
+    for stop, layout in zip((2, 4, None), LAYOUTS.values(), strict=True):
+        steps = run_ranks(body, 4, str(tmp_path / "four"), layout, stop)
+        assert steps == [stop or 6] * 4
+    ours, theirs = records(tmp_path / "four"), records(tmp_path / "one")
+    for name in ("loss", "grad_norm", "expert_balance_loss", "expert_router_z_loss", "expert_load_max"):
+        assert [r[name] for r in ours] == pytest.approx([r[name] for r in theirs], abs=1e-10)
+    assert ours[-1]["valid_loss"] == pytest.approx(theirs[-1]["valid_loss"], abs=1e-10)
+    one, four = (Manifest.read(latest(tmp_path / name) or tmp_path).state for name in ("one", "four"))
+    assert four["expert_biases"] == one["expert_biases"]
+    said = [(tmp_path / name / "samples.jsonl").read_text().splitlines()[-1] for name in ("one", "four")]
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
