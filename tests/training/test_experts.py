@@ -73,8 +73,8 @@ FP64 = (
 )
 LAYOUTS = {
     "shared experts": ("parallel.expert=2", "parallel.tensor=2", "parallel.sequence=true"),
-    "pipeline": ("parallel.expert=2", "parallel.pipeline=2"),
     "data": ("parallel.data=2", "parallel.context=2"),
+    "pipeline": ("parallel.expert=2", "parallel.pipeline=2"),
 }
 
 
