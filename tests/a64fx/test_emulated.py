@@ -1,4 +1,4 @@
-"""The wheel for aarch64 in the emulated tree: which kernels it picks, operations, a training step, two MPI ranks.
+"""The wheel for aarch64 in the emulated tree: which kernels it picks, operations, a training step, four MPI ranks.
 
 Everything emulated starts at once and each test waits for its own: importing torch takes most of the time of each.
 """
@@ -81,10 +81,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
     run = Emulated(folder)
     run.start("make", SCRIPTS / "make")
     run.said("make")
-    # The ranks first: they are two, and the last to end.
+    # The ranks first: they are four, and the last to end.
     ours = ("jpllm", "train", "config.toml", "--run")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    run.start("mpi", SCRIPTS / "mpirun", "-n", "2", *ours, "two", cwd=folder, PATH=path)
+    layout = ("parallel.pipeline=2", "parallel.tensor=2")
+    run.start("mpi", SCRIPTS / "mpirun", "-n", "4", *ours, "four", *layout, cwd=folder, PATH=path)
     run.start("train", SCRIPTS / "run", *ours, "one", cwd=folder)
     pytest_command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/a64fx/emulated_operations.py")
     for bits in ("512", "256"):
@@ -155,9 +156,10 @@ def test_a_training_step_has_the_loss_of_this_machine(emulated: Emulated, here: 
     assert_same_losses(steps(emulated.folder / "one"), here)
 
 
-def test_two_ranks_have_the_loss_of_one(emulated: Emulated, here: list[dict[str, float]]) -> None:
-    assert "2 rank(s) as data 2 x tensor 1" in emulated.said("mpi")
-    assert_same_losses(steps(emulated.folder / "two"), here)
+def test_four_ranks_have_the_loss_of_one(emulated: Emulated, here: list[dict[str, float]]) -> None:
+    """Two stages of a pipeline, each of two tensor-parallel ranks."""
+    assert "4 rank(s) as pipeline 2 x tensor 2" in emulated.said("mpi")
+    assert_same_losses(steps(emulated.folder / "four"), here)
 
 
 @pytest.mark.parametrize("bits", ["512", "256"])
