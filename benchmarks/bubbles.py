@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.ranks import on_ranks, write_between
 from pyjpllm import distributed
 from pyjpllm.distributed import collectives, make_mesh
 from pyjpllm.parallel.deferred import WeightGradients
@@ -40,8 +37,6 @@ from pyjpllm.parallel.pipeline import (
     straight,
 )
 
-REPO = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- bubbles: begin -->", "<!-- bubbles: end -->"
 STEPS = 4
 
 
@@ -155,23 +150,12 @@ def main() -> None:
     if options.rank_out is not None:
         rank_main(options.ranks, options.micro_batches, options.milliseconds / 1000, options.rank_out)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.json"
-        beside = Path(sys.executable).parent / "mpirun"
-        command = [str(beside) if beside.exists() else "mpirun", "--oversubscribe", "--bind-to", "none"]
-        command += ["-n", str(options.ranks), sys.executable, "-m", "benchmarks.bubbles", "--rank-out", str(out)]
-        command += ["--ranks", str(options.ranks), "--milliseconds", str(options.milliseconds)]
-        command += ["--micro-batches", *map(str, options.micro_batches)]
-        allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=REPO, env={**os.environ, **allowed}, check=True)
-        text = table(json.loads(out.read_text()), options.ranks, options.milliseconds)
+    arguments = ["--ranks", str(options.ranks), "--milliseconds", str(options.milliseconds)]
+    arguments += ["--micro-batches", *map(str, options.micro_batches)]
+    text = table(on_ranks("benchmarks.bubbles", options.ranks, *arguments), options.ranks, options.milliseconds)
     print(text)
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        before, mark, rest = page.partition(BEGIN)
-        if not mark or END not in rest:
-            sys.exit(f"benchmarks.bubbles: {options.write}: the marks {BEGIN} and {END} are missing")
-        options.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write_between(options.write, "bubbles", text)
 
 
 if __name__ == "__main__":

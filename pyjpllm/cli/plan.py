@@ -1,7 +1,8 @@
-"""`jpllm plan`: what a layout will do, before it runs. `schedule`: the pipeline's tables."""
+"""`jpllm plan`: what a layout will do, before it runs. `schedule`: the pipeline's tables; `memory`: bytes by rank."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from pyjpllm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from pyjpllm.parallel.pipeline import Costs, Schedule
+    from pyjpllm.training.memory import Plan
 
 app = typer.Typer(help="What a layout will do, before it runs.", no_args_is_help=True)
 
@@ -101,6 +103,62 @@ def schedule(
         typer.echo(f"\n{drawings[0][0]}")
     if html is not None:
         typer.echo(f"page: {html}")
+
+
+MEMORY_EXAMPLE = "Example: jpllm plan memory config.toml parallel.pipeline=4 --ranks 16"
+
+
+@app.command("memory", epilog=MEMORY_EXAMPLE)
+def memory(
+    config: Annotated[Path, typer.Argument(help="The run's TOML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Fields that replace the file's.")
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ranks of the job.", show_default="the fewest that the config asks for"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for a program.")] = False,
+) -> None:
+    """Memory of weights, gradients, optimizer and activations on each stage, and the pipeline's idle share.
+
+    Predicted from the config, no file but it is read; model.vocab_size must be in it. Temporaries of operations,
+    buffers of MPI and the libraries themselves come on top.
+    """
+    from pyjpllm.cli.train import load
+    from pyjpllm.config import check_config
+    from pyjpllm.training.memory import plan
+
+    wanted = load(config, overrides or [])
+    if wanted.model.vocab_size == 0:
+        raise UserError("plan memory needs model.vocab_size: write it, or model.vocab_size=32000 behind the file")
+    size = ranks or wanted.parallel.fewest_ranks
+    check_config(wanted, size, source=config, machine=False, files=False)
+    found = plan(wanted, size)
+    if as_json:
+        fields = {"ranks": size, "sizes": found.sizes, "micro_batches": found.micro_batches}
+        fields |= {"schedule": found.schedule.name, "bubble": found.bubble}
+        fields |= {"bubble_between_steps": found.steady_bubble}
+        stages = [dataclasses.asdict(stage) | {"total": stage.total} for stage in found.ranks]
+        typer.echo(json.dumps({**fields, "stages": stages}))
+        return
+    layout = " x ".join(f"{name} {count}" for name, count in found.sizes.items() if count > 1) or "one rank"
+    typer.echo(f"{size} ranks as {layout}, {found.micro_batches} micro-batches a step\n")
+    typer.echo(_stages(found))
+    typer.echo("\nGiB on each stage's first tensor-parallel rank, predicted; temporaries and libraries come on top")
+    if len(found.ranks) > 1:
+        name, bubbles = found.schedule.name, f"{found.bubble:.1%}, between steps {found.steady_bubble:.1%}"
+        typer.echo(f"{name}: bubble {bubbles} (predicted)")
+
+
+def _stages(found: Plan) -> str:
+    parts = ("weights", "gradients", "optimizer", "activations", "total")
+    rows: list[tuple[str, ...]] = [("stage", "layers", "parameters", *parts)]
+    for one in found.ranks:
+        sizes = [f"{getattr(one, part) / 2**30:.2f}" for part in parts]
+        rows.append((str(one.rank), "+".join(map(str, one.layers)), f"{one.parameters:,}", *sizes))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def _three(times: str) -> tuple[float, float, float]:

@@ -97,9 +97,11 @@ class _Row:
             else:
                 with self._around(action):
                     self._make_gradients(action, taken)
-            if self.record is not None:
-                self.record.append(Event(action, start, time.monotonic()))
+            end = time.monotonic()
+            taken = None
             self.sent = [(work, data) for work, data in self.sent if not work.is_completed()]
+            if self.record is not None:
+                self.record.append(Event(action, start, end))
         for work, _ in self.sent:
             work.wait()
 

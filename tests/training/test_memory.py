@@ -1,0 +1,75 @@
+"""The formula of memory by rank against what is really alive, on four ranks, within 5 percent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import memory
+from pyjpllm import ops
+from pyjpllm.cli.app import run
+from pyjpllm.distributed import World
+from pyjpllm.errors import UserError
+from pyjpllm.training.memory import plan
+from tests.mpi import run_ranks
+
+REPO = Path(__file__).resolve().parents[2]
+CHECKED = ("dp 4", "pp 4, zb-h1", "pp 2, zb-v x tp 2, sequence", "dp 4, checkpointing full", "pp 4, gpipe, full")
+
+
+def check(world: World, names: tuple[str, ...]) -> list[tuple[str, str, int, int]]:
+    """(layout, kind, measured, planned) of this rank where it is the first of its stage."""
+    torch.set_num_threads(1)
+    found = []
+    with ops.use_backend("torch"):
+        for name in names:
+            config = memory.config_of(memory.LAYOUTS[name])
+            measured, planned = memory.measure(config, world), plan(config, world.size).ranks
+            stage = world.rank * len(planned) // world.size
+            if world.rank == stage * world.size // len(planned):
+                found += [(name, kind, measured[kind], getattr(planned[stage], kind)) for kind in memory.KINDS]
+    return found
+
+
+def test_the_formula_holds() -> None:
+    rows = [row for rank in run_ranks(check, 4, CHECKED) for row in rank]
+    assert {row[0] for row in rows} == set(CHECKED)
+    off = {row: row[3] / row[2] - 1 for row in rows}
+    assert all(abs(share) < 0.05 for share in off.values()), off
+
+
+def test_live_bytes() -> None:
+    old = torch.zeros(1000)
+    with memory.LiveBytes() as live:
+        view = old[:10]
+        assert live.bytes == 0
+        new = torch.ones(100) + view[0]
+        assert live.bytes == 400
+        kept = new[5:]
+        del new
+        assert live.bytes == 400
+        del kept
+        assert live.bytes == 0
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    example = str(REPO / "examples" / "fugaku-13b.toml")
+    words = ["plan", "memory", example, "--ranks", "55296"]
+    assert run([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["micro_batches"] == 7
+    assert found["bubble"] < 0.05
+    assert max(stage["total"] for stage in found["stages"]) < 8 * 2**30
+    assert run(words) == 0
+    assert "zb-v: bubble" in capsys.readouterr().out
+    assert run(["plan", "memory", str(REPO / "examples" / "tiny.toml")]) == 2
+    assert "model.vocab_size" in capsys.readouterr().err
+
+
+def test_a_model_with_experts_is_refused() -> None:
+    mixed = {"moe": {"num_experts": 4, "experts_per_token": 2, "intermediate_size": 32}}
+    with pytest.raises(UserError, match=r"model\.moe"):
+        plan(memory.config_of({"model": mixed}), 1)
