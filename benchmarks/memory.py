@@ -65,6 +65,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "parallel": {"pipeline": 2, "pipeline_schedule": "zb-h1", "tensor": 2},
         "precision": {"dtype": "bf16"},
     },
+    "cp 4": {"parallel": {"context": 4}},
+    "pp 2, zb-v x cp 2, ulysses": {"parallel": {"pipeline": 2, "context": 2, "context_kind": "ulysses"}},
     "dp 4, bf16": {"precision": {"dtype": "bf16"}},
 }
 
@@ -133,17 +135,21 @@ def config_of(fields: dict[str, Any]) -> Config:
 def measure(config: Config, world: distributed.World) -> dict[str, int]:
     """Bytes on this rank."""
     parallel = config.parallel
-    mesh = make_mesh(world, tp=parallel.tensor, pp=parallel.pipeline)
+    mesh = make_mesh(world, tp=parallel.tensor, pp=parallel.pipeline, cp=parallel.context)
     pipeline = Pipeline.of(config, mesh)
     cpu = torch.device("cpu")
-    model = build_model(config, mesh, cpu, weights=True, pipeline=pipeline)
+    model = build_model(config, mesh, cpu, weights=False, pipeline=pipeline)
+    with torch.no_grad():
+        for param in model.parameters():
+            param.normal_(0, 0.02)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision.dtype]
     flat = FlatParameters(model.named_parameters(), model_dtype=dtype)
     data_parallel, optimizer = DataParallel(flat, mesh), AdamW(flat, config.optimizer)
     count = config.train.global_batch // mesh.size("batch") // config.train.micro_batch
     shape = (config.train.micro_batch, config.data.sequence_length)
     ids_BS = torch.randint(config.model.vocab_size, shape)
-    batches = [Batch(ids_BS, ids_BS, torch.arange(shape[1]).expand(shape), None)] * count
+    fields = (ids_BS, ids_BS, torch.arange(shape[1]).expand(shape))
+    batches = [Batch(*map(model.context.take, fields), None)] * count
     found = 0
     for _ in range(2):  # the first step makes what lives on: tables of the rotation
         flat.zero_grad()

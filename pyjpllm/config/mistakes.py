@@ -28,6 +28,8 @@ _ELSEWHERE = {
     "block_size": "data.sequence_length",
     "d_model": "model.hidden_size",
     "cp": "parallel.context",
+    "ep": "parallel.expert",
+    "pp": "parallel.pipeline",
     "dropout": None,
     "ffn_hidden_size": "model.intermediate_size",
     "fp16": "precision.dtype",

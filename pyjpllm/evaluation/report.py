@@ -97,7 +97,7 @@ def _shape(run: Run) -> str:
             f"{train['global_batch']} sequences of {config.get('data', {}).get('sequence_length')} tokens a step"
         )
     if parallel:
-        axes = (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline"))
+        axes = (("dp", "data"), ("tp", "tensor"), ("pp", "pipeline"), ("cp", "context"), ("ep", "expert"))
         layout = [f"{name} {parallel[key]}" for name, key in axes if parallel.get(key, -1) > 0]
         words.append(", ".join(layout) + (", sequence parallel" if parallel.get("sequence") else ""))
     if "kernels" in train:

@@ -13,7 +13,7 @@ from pyjpllm.config.schema import Config
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer, head_in_layers
 from pyjpllm.ops.types import DTYPES
-from pyjpllm.parallel import TensorParallel, head_ranges, split_sizes
+from pyjpllm.parallel import ContextParallel, TensorParallel, head_ranges, split_sizes
 from pyjpllm.parallel.pipeline import (
     Costs,
     Kind,
@@ -97,7 +97,9 @@ def _rank(config: Config, sizes: dict[str, int], schedule: Schedule, parts: Sequ
     model = Transformer(config.model, tp=tp, device="meta", parts=mine)
     count = sum(param.numel() for param in model.parameters())
     activation, master = DTYPES[config.precision.dtype].itemsize, 8 if config.precision.dtype == "fp64" else 4
-    tokens = config.train.micro_batch * config.data.sequence_length
+    length = config.data.sequence_length
+    context = ContextParallel(None, 0, sizes["context"], config.parallel.context_kind, length)
+    tokens = config.train.micro_batch * context.lengths[0]
     kept = [kept_for_backward(config, part, tp, tokens) for part in parts]
     return RankMemory(
         rank,
@@ -152,6 +154,8 @@ def kept_for_backward(config: Config, part: Part, tp: TensorParallel, tokens: in
 
     inside = tokens * (2 * q + 2 * kv + 2 * ffn)
     layer = activation * (2 * residual + inside) + number * (2 * rows + tokens * (heads.q[1] - heads.q[0]))
+    if config.parallel.context > 1 and config.parallel.context_kind == "ulysses":
+        layer += activation * tokens * q  # attention's output, before tokens come back for heads and after
     if mode == "none" or tp.sequence:
         layer += activation * 2 * width
     if mode == "none":
