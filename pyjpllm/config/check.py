@@ -39,6 +39,7 @@ def check_config(
     _check_pipeline(config, say)
     if replicas is not None:
         _check_batch(config, replicas * config.parallel.expert, say)
+    _check_zero(config, say)
     _check_schedule(config, say)
     _check_engines(config, say)
     _check_intervals(config, say)
@@ -222,6 +223,21 @@ def _check_batch(config: Config, replicas: int, say: Say) -> None:
             "train.global_batch",
             f"is no multiple of train.micro_batch x data-parallel ranks = {train.micro_batch} x {replicas} = {unit}; "
             f"nearest: {near}",
+        )
+
+
+def _check_zero(config: Config, say: Say) -> None:
+    parallel, dtype = config.parallel, config.precision.dtype
+    if parallel.zero == 2 and parallel.pipeline > 1:
+        say(
+            "parallel.zero",
+            f"would send every micro-batch's gradients of every piece of parallel.pipeline = {parallel.pipeline}; "
+            "write 1, whose gradients travel once a step",
+        )
+    if parallel.gradient_dtype == "model" and dtype not in ("bf16", "fp16"):
+        say(
+            "parallel.gradient_dtype",
+            f'is for precision.dtype = "bf16" or "fp16", which is "{dtype}"; leave it out',
         )
 
 

@@ -198,6 +198,11 @@ class ParallelConfig(Section):
     pipeline_memory: NonNegativeFloat = 0.0
     """`searched`: the most activations on a rank, in micro-batches of its whole part; 0: as many as `1f1b` has, which
     is `pipeline`."""
+    zero: Literal[0, 1, 2] = 0
+    """ZeRO among replicas: `1` keeps master weights and optimizer state of each parameter on one of them, `2` the
+    gradient sums as well (the gradients of every micro-batch travel then; not with `pipeline`)."""
+    gradient_dtype: Literal["fp32", "model"] = "fp32"
+    """Type in which gradients travel between replicas: `model` sends 16-bit ones where the model has 16 bits."""
     bucket_mib: PositiveFloat = 25.0
     """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on."""
     deterministic: bool = False

@@ -120,6 +120,29 @@ def reduce_scatter(
     return out.movedim(0, dim)
 
 
+def start_reduce_scatter(tensor: torch.Tensor, group: dist.ProcessGroup) -> tuple[torch.Tensor, Any]:
+    """Sum the ranks' flat ``tensor``, which divides by them: this rank's piece, valid after the Work's ``wait()``.
+
+    ``tensor`` must stay as it is until then, and is undefined after it.
+    """
+    if _is_gloo(group):
+        work = dist.all_reduce(tensor, group=group, async_op=True)
+        return tensor.chunk(group.size())[group.rank()], work
+    out = tensor.new_empty(tensor.numel() // group.size())
+    return out, compat.reduce_scatter_single(out, tensor, group=group, async_op=True)
+
+
+def start_all_gather(whole: torch.Tensor, piece: torch.Tensor, group: dist.ProcessGroup) -> Any:
+    """Join the ranks' flat ``piece`` in ``whole``, of which it may be this rank's range; a Work to wait for."""
+    return compat.all_gather_single(whole, piece, group=group, async_op=True)
+
+
+def start_all_to_all(out: torch.Tensor, tensor: torch.Tensor, group: dist.ProcessGroup) -> Any:
+    """Equal pieces of flat ``tensor`` to the ranks in turn, theirs into ``out`` in rank order; a Work to wait for."""
+    # As bytes: gloo has no 16-bit types here.
+    return dist.all_to_all_single(out.view(torch.uint8), tensor.view(torch.uint8), group=group, async_op=True)
+
+
 def all_to_all(
     tensor: torch.Tensor,
     group: dist.ProcessGroup | None,

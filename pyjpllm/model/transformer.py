@@ -241,6 +241,20 @@ class Transformer(nn.Module):
 
         return {name for name, _ in self.named_parameters() if used(name)}
 
+    def reading_order(self) -> Iterator[tuple[nn.Module, set[str]]]:
+        """The modules that forward calls, in its order, each with the names of the parameters that are read from its
+        call on until the next one's."""
+        rooms: dict[str, nn.Module] = {f"blocks.{layer}": block for layer, block in self.blocks.items()}
+        if self.embedding is not None:
+            rooms = {"embedding": self.embedding, **rooms}
+        if self.norm is not None:
+            rooms["norm"] = self.norm
+        for room, module in rooms.items():
+            names = {f"{room}.{name}" for name, _ in module.named_parameters()}
+            if room == "norm":  # the loss follows it, which reads the head's weight and calls no module
+                names.add("embedding.weight" if self.head is None else "head.weight")
+            yield module, names
+
     def linear_weights(self) -> Iterator[Tensor]:
         """This rank's weights of all linear layers, the head's last."""
         for module in self.modules():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import torch
-from torch import distributed as dist
 
 from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
-from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
+from pyjpllm.parallel.flat import FlatEntry, FlatParameters
+from pyjpllm.parallel.zero import GradientSum
+
+UNDER_WAY = 2
+"""With ZeRO-2 at most so many buckets travel at once: each of them is memory."""
 
 
 class DataParallel:
@@ -31,25 +34,42 @@ class DataParallel:
     is not divided: the loss is, by a count over all ranks. In a pipeline a rank goes through its chunks in turn: then
     ``accumulate`` is told of which parameters a backward is the last, and their buckets travel while others compute.
 
+    With ZeRO a rank gets the sums of its parts alone. From stage 2 on no rank keeps more: the buckets of every
+    micro-batch travel, and are freed.
+
     Args:
         flat: the parameters, alike on all ranks that hold the same ones.
         mesh: the ranks; None with one.
-        overlap: send during backward; without, all buckets travel in :meth:`finish`.
+        overlap: send during backward; without, all buckets travel at its end.
+        dtype: a 16-bit type in which gradients travel; None: as they are summed.
     """
 
-    def __init__(self, flat: FlatParameters, mesh: Mesh | None = None, *, overlap: bool = True) -> None:
-        self.flat, self.overlap = flat, overlap
+    def __init__(
+        self,
+        flat: FlatParameters,
+        mesh: Mesh | None = None,
+        *,
+        overlap: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.flat, self.overlap, self.dtype = flat, overlap, dtype
         self._groups = [None if mesh is None else mesh.group(bucket.group.replicas) for bucket in flat.buckets]
         self._bucket_of = {entry.name: i for i, bucket in enumerate(flat.buckets) for entry in bucket.entries}
-        self._partial = _partial_gradients(flat)
+        # Buckets from here on wait for other ranks' gradients.
+        self._early = sum(bucket.group.grad_group is None for bucket in flat.buckets)
+        self._every_time = flat.zero == 2
         self._failed = False
+        self._under_way: deque[GradientSum] = deque()
         self._start_step()
         flat.listen(self._ready)
 
     def _start_step(self) -> None:
         self._last: AbstractSet[str] = frozenset()
+        self._start_sending()
+
+    def _start_sending(self) -> None:
         self._missing = [{entry.name for entry in bucket.entries} for bucket in self.flat.buckets]
-        self._sent: list[tuple[Bucket, Any]] = []
+        self._sent = 0
 
     @contextlib.contextmanager
     def accumulate(self, last: bool, names: AbstractSet[str] | None = None) -> Iterator[None]:
@@ -64,12 +84,18 @@ class DataParallel:
         if len(self._last) == len(self._bucket_of):
             raise RuntimeError("accumulate() after the last micro-batch: finish() comes first")
         ends = (self._bucket_of.keys() if names is None else names) if last else frozenset()
+        if self._every_time and names is not None:
+            raise ValueError("ZeRO-2 sends every backward's gradients whole: not those of some parameters")
         self._last = self._last | ends
+        if self._every_time:
+            self._start_sending()
         try:
             yield
         except BaseException:
             self._failed = True
             raise
+        if self._every_time:
+            self._send_up_to(self._early)
         if names is not None:
             for name in ends:
                 self._missing[self._bucket_of[name]].discard(name)
@@ -78,57 +104,48 @@ class DataParallel:
     def _ready(self, entry: FlatEntry) -> None:
         """A gradient of this rank was added to the sum: send what is complete, in order."""
         index = self._bucket_of[entry.name]
-        if index < len(self._sent):
+        if index < self._sent:
             raise RuntimeError(
                 f"a gradient of {entry.name} came after its bucket had been sent: "
-                "in the last micro-batch backward runs once"
+                f"in {'a' if self._every_time else 'the last'} micro-batch backward runs once"
             )
-        if entry.name in self._last:
+        if self._every_time or entry.name in self._last:
             self._missing[index].discard(entry.name)
             self._send_complete()
 
     def _send_complete(self) -> None:
         """Send the buckets that are next in the order, as far as they are complete."""
-        while self.overlap and len(self._sent) < len(self._missing) and not self._missing[len(self._sent)]:
-            self._send()
+        while self.overlap and self._sent < self._early and not self._missing[self._sent]:
+            self._send_up_to(self._sent + 1)
 
-    def _send(self) -> None:
-        index = len(self._sent)
-        bucket, group = self.flat.buckets[index], self._groups[index]
-        work = None if group is None else collectives.all_reduce(bucket.grad, group, async_op=True)
-        self._sent.append((bucket, work))
+    def _send_up_to(self, end: int) -> None:
+        while self._sent < end:
+            while self._every_time and len(self._under_way) >= UNDER_WAY:
+                self._arrive()
+            bucket, group = self.flat.buckets[self._sent], self._groups[self._sent]
+            self._sent += 1
+            self._under_way.append(GradientSum(bucket, group, self.dtype))
+
+    def _arrive(self) -> None:
+        oldest = self._under_way.popleft()
+        try:
+            oldest.wait()
+        except Exception as error:
+            self._failed = True
+            raise RuntimeError(f"the sum of the gradients of {oldest.bucket} over their replicas failed") from error
 
     def finish(self) -> None:
-        """Wait until every gradient is the sum over all ranks that made parts of it."""
+        """Wait until every gradient that this rank steps is the sum over all ranks that made parts of it."""
         if self._failed:
             raise RuntimeError("the backward of this step failed: its gradients are not whole on every rank")
-        while len(self._sent) < len(self.flat.buckets):
-            self._send()
-        for bucket, work in self._sent:
-            try:
-                if work is not None:
-                    work.wait()
-            except Exception as error:
-                self._failed = True
-                raise RuntimeError(f"the sum of the gradients of {bucket} over their replicas failed") from error
-        for group, parts in self._partial:
-            joined = torch.cat([buffers.grad[entry.start : entry.stop] for buffers, entry in parts])
-            collectives.all_reduce(joined, group)
-            pieces = torch.split(joined, [entry.stop - entry.start for _, entry in parts])
-            for (buffers, entry), piece in zip(parts, pieces, strict=True):
-                buffers.grad[entry.start : entry.stop].copy_(piece)
+        self._send_up_to(self._early)
+        for group in self.flat.groups:
+            if group.grad_group is not None:
+                collectives.all_reduce(group.grad, group.grad_group)
+        self._send_up_to(len(self.flat.buckets))
+        while self._under_way:
+            self._arrive()
         self._start_step()
-
-
-def _partial_gradients(
-    flat: FlatParameters,
-) -> list[tuple[dist.ProcessGroup, list[tuple[FlatGroup, FlatEntry]]]]:
-    """The parameters of which ranks make parts of the gradient, by group of ranks, in an order alike on all ranks."""
-    parts: dict[dist.ProcessGroup, list[tuple[FlatGroup, FlatEntry]]] = {}
-    for buffers, entry in flat.entries():
-        if entry.layout.grad_group is not None:
-            parts.setdefault(entry.layout.grad_group, []).append((buffers, entry))
-    return list(parts.items())
 
 
 def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
@@ -138,9 +155,15 @@ def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
     values, it is 0.
     """
     dense, experts = torch.zeros(2, dtype=torch.float64, device=flat.device).unbind()
-    for group, entry in flat.entries():
+    for group in flat.groups:
         total = dense if group.replicas == "replicas" else experts
-        total += ops.sum_of_squares(group.grad[entry.start : entry.stop]) / entry.layout.copies
+        for part in group.parts:
+            for entry, start, stop in part.overlaps():
+                squares = ops.sum_of_squares(part.grad[start - part.start : stop - part.start])
+                total += squares / entry.layout.copies
+    if flat.zero:
+        collectives.all_reduce(dense, mesh.group("replicas"))
+        collectives.all_reduce(experts, mesh.group("expert_replicas"))
     collectives.all_reduce(experts, mesh.group("ep"))
     total = dense + experts
     collectives.all_reduce(total, mesh.group("tp"))

@@ -53,14 +53,13 @@ class Written:
 
 
 def _my_share(pieces: list[Piece], mesh: Mesh) -> list[Piece]:
-    """The pieces this rank writes: each distinct one once, balanced by size over the ranks that hold it."""
-    loads = {axis: [0] * mesh.size(axis) for axis in ("replicas", "expert_replicas")}
+    """The pieces this rank writes: each distinct one once, balanced by size over the replicas that have it."""
+    load = {axis: [0] * mesh.size(axis) for axis in ("replicas", "expert_replicas")}
     mine = []
     for piece in sorted(pieces, key=lambda p: (-p.tensors["master"].numel(), p.name)):
         axis = piece.layout.replicas
-        load = loads[axis]
-        writer = load.index(min(load))
-        load[writer] += piece.tensors["master"].numel()
+        writer = mesh.rank(axis) if piece.owned else load[axis].index(min(load[axis]))
+        load[axis][writer] += piece.tensors["master"].numel()
         if writer == mesh.rank(axis) and _is_first_holder(piece.layout, mesh):
             mine.append(piece)
     return mine
@@ -97,10 +96,12 @@ def _write_share(folder: Path, rank: int, share: list[Piece]) -> Written:
         bytes_of_piece = sum(t.numel() * t.element_size() for t in piece.tensors.values())
         if size and size + bytes_of_piece > FILE_BYTES:
             flush()
-        batch.update({f"{kind}/{piece.name}": t.detach().cpu().clone() for kind, t in piece.tensors.items()})
-        size += bytes_of_piece
         file = f"rank-{rank:05d}-{len(written.files):03d}.safetensors"
-        written.pieces.append((piece.name, piece.layout.global_shape, StoredPiece(file, piece.layout.slices)))
+        part = sum(key.split("#")[0] == f"master/{piece.name}" for key in batch)
+        stored = StoredPiece(file, piece.layout.slices, part)
+        batch.update({stored.key(kind, piece.name): t.detach().cpu().clone() for kind, t in piece.tensors.items()})
+        size += bytes_of_piece
+        written.pieces.append((piece.name, piece.layout.global_shape, stored))
     flush()
     return written
 
@@ -177,7 +178,7 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
     """
     manifest = on_first_rank(lambda: Manifest.read(folder), mesh.world_group)
     mine = sorted(manifest.files)[_global_rank(mesh) :: _global_size(mesh)]
-    parts = gather_objects({piece.name for piece in optimizer.pieces()}, mesh.group("pp"))
+    parts = gather_objects({entry.name for _, entry in optimizer.flat.entries()}, mesh.group("pp"))
     names = broadcast_object(set().union(*parts or ()), mesh.group("pp"))
     problem = verify(folder, manifest, mine) or _mismatch(manifest, optimizer, names)
     problems = gather_objects(problem, mesh.world_group)
@@ -195,7 +196,7 @@ def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
 
 def _mismatch(manifest: Manifest, optimizer: AdamW, names: set[str]) -> str | None:
     """Why the checkpoint is not of this model, or None; ``names`` are those of all ranks of the pipeline."""
-    wanted = {piece.name: piece.layout.global_shape for piece in optimizer.pieces()}
+    wanted = {entry.name: entry.layout.global_shape for _, entry in optimizer.flat.entries()}
     for name, shape in wanted.items():
         if name not in manifest.tensors:
             return f"the checkpoint has no tensor {name!r}{did_you_mean(name, manifest.tensors)}"

@@ -2,7 +2,8 @@
 
     checkpoints/step-00001000/
         manifest.json                    written last; without it the folder is not a checkpoint
-        rank-00000-000.safetensors ...   keys KIND/NAME, kinds master, exp_avg, exp_avg_sq
+        rank-00000-000.safetensors ...   keys KIND/NAME, kinds master, exp_avg, exp_avg_sq; where a file has several
+                                         pieces of a tensor, the others' keys are KIND/NAME#1, KIND/NAME#2, ...
 
 A piece is a rectangle of a tensor, given by a [start, stop) for every dimension, so any layout of ranks can read
 what another wrote: it takes the overlaps.
@@ -36,6 +37,12 @@ class StoredPiece:
 
     file: str
     slices: Slices
+    part: int = 0
+    """Which of the file's pieces of this tensor it is."""
+
+    def key(self, kind: str, name: str) -> str:
+        """Its name in the file."""
+        return f"{kind}/{name}" + (f"#{self.part}" if self.part else "")
 
 
 @dataclass
@@ -77,7 +84,10 @@ class Manifest:
             tensors = {
                 name: StoredTensor(
                     tuple(tensor["shape"]),
-                    [StoredPiece(p["file"], tuple((a, b) for a, b in p["slices"])) for p in tensor["pieces"]],
+                    [
+                        StoredPiece(p["file"], tuple((a, b) for a, b in p["slices"]), p.get("part", 0))
+                        for p in tensor["pieces"]
+                    ],
                 )
                 for name, tensor in raw["tensors"].items()
             }
@@ -163,7 +173,7 @@ class PieceReader:
             overlap = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(slices, piece.slices, strict=True)]
             if any(start >= stop for start, stop in overlap):
                 continue
-            source = self._file(piece.file).get_slice(f"{kind}/{name}")
+            source = self._file(piece.file).get_slice(piece.key(kind, name))
             inside = tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(overlap, piece.slices, strict=True))
             into = tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(overlap, slices, strict=True))
             part = source[inside]
@@ -175,7 +185,7 @@ class PieceReader:
     def whole(self, kind: str, name: str) -> Tensor:
         """The whole tensor ``name``, in the type it was stored in."""
         stored = self.manifest.tensors[name]
-        first = self._file(stored.pieces[0].file).get_slice(f"{kind}/{name}")
+        first = self._file(stored.pieces[0].file).get_slice(stored.pieces[0].key(kind, name))
         full = torch.empty(stored.shape, dtype=first[(slice(0, 0),) * len(stored.shape)].dtype)
         self.read_into(full, kind, name, tuple((0, size) for size in stored.shape))
         return full

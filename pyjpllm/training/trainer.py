@@ -128,8 +128,12 @@ class Trainer:
             master_dtype=torch.float64 if config.precision.dtype == "fp64" else torch.float32,
             model_dtype=DTYPES[config.precision.dtype],
             bucket_bytes=int(config.parallel.bucket_mib * 2**20),
+            mesh=mesh,
+            zero=config.parallel.zero,
         )
-        self.data_parallel = DataParallel(self.flat, mesh)
+        self.flat.values.overlap(self.model.reading_order())
+        sixteen = config.parallel.gradient_dtype == "model"
+        self.data_parallel = DataParallel(self.flat, mesh, dtype=DTYPES[config.precision.dtype] if sixteen else None)
         self.optimizer = AdamW(self.flat, config.optimizer)
         self.judge = StepJudge(config.train.max_skipped_steps)
         self.loss_scale = LossScale(config.precision)
@@ -264,6 +268,7 @@ class Trainer:
         if not (last or (interval and self.step % interval == 0)):
             return
         with self.timers.phase("evaluate"):
+            self.flat.values.wait()  # texts read weights before forward does
             if self.valid is not None:
                 record.update(self.valid.run(self.model))
             if self.mesh.is_first("expert_replicas"):  # ranks that share experts write together

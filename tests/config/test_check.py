@@ -87,6 +87,13 @@ def test_pipelines() -> None:
     )
 
 
+def test_zero() -> None:
+    assert one(2, parallel={"zero": 2, "pipeline": 2}, model={"num_layers": 4}).startswith(
+        "parallel.zero = 2: would send every micro-batch's gradients of every piece of parallel.pipeline = 2; write 1"
+    )
+    assert 'which is "fp32"; leave it out' in one(2, parallel={"gradient_dtype": "model"})
+
+
 def test_heads_must_be_shareable() -> None:
     assert "does not divide model.num_heads = 4; nearest: 2 or 4" in one(1, model={"num_kv_heads": 3})
     line = one(3, parallel={"tensor": 3}, train={"global_batch": 6})

@@ -16,7 +16,11 @@ from tests.mpi import run_ranks
 from tests.training.small import data_folder, small_config
 from tests.training.test_trainer import records, stop_after
 
-LAYOUTS = {4: ("parallel.tensor=2", "parallel.sequence=true"), 2: ("parallel.tensor=2",), 1: ()}
+LAYOUTS = {
+    4: ("parallel.tensor=2", "parallel.sequence=true", "parallel.zero=1"),
+    2: ("parallel.zero=2", "train.eval_interval=2"),
+    1: (),
+}
 
 
 def body(world: World, data: str, run: str, overrides: tuple[str, ...], stop_at: int | None = None) -> Any:
