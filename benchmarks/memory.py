@@ -65,6 +65,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "parallel": {"pipeline": 2, "pipeline_schedule": "zb-h1", "tensor": 2},
         "precision": {"dtype": "bf16"},
     },
+    "dp 4, zero 1": {"parallel": {"zero": 1}},
+    "dp 4, zero 1, bf16": {"parallel": {"zero": 1}, "precision": {"dtype": "bf16"}},
+    "dp 2 x tp 2, zero 2": {"parallel": {"tensor": 2, "zero": 2}},
+    "pp 2, zb-v x dp 2, zero 1": {"parallel": {"pipeline": 2, "zero": 1}},
     "cp 4": {"parallel": {"context": 4}},
     "pp 2, zb-v x cp 2, ulysses": {"parallel": {"pipeline": 2, "context": 2, "context_kind": "ulysses"}},
     "dp 4, bf16": {"precision": {"dtype": "bf16"}},
@@ -143,7 +147,7 @@ def measure(config: Config, world: distributed.World) -> dict[str, int]:
         for param in model.parameters():
             param.normal_(0, 0.02)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision.dtype]
-    flat = FlatParameters(model.named_parameters(), model_dtype=dtype)
+    flat = FlatParameters(model.named_parameters(), model_dtype=dtype, mesh=mesh, zero=parallel.zero)
     data_parallel, optimizer = DataParallel(flat, mesh), AdamW(flat, config.optimizer)
     count = config.train.global_batch // mesh.size("batch") // config.train.micro_batch
     shape = (config.train.micro_batch, config.data.sequence_length)

@@ -101,13 +101,15 @@ def _rank(config: Config, sizes: dict[str, int], schedule: Schedule, parts: Sequ
     context = ContextParallel(None, 0, sizes["context"], config.parallel.context_kind, length)
     tokens = config.train.micro_batch * context.lengths[0]
     kept = [kept_for_backward(config, part, tp, tokens) for part in parts]
+    zero, replicas = config.parallel.zero, sizes["data"] * sizes["context"] * sizes["expert"]
+    own = count // replicas if zero else count
     return RankMemory(
         rank,
         tuple(part.stop - part.start for part in mine),
         count,
-        count * activation + (count * master if master != activation else 0),
-        count * master,
-        2 * count * master,
+        count * activation + (own * master if master != activation else 0),
+        (own if zero == 2 else count) * master,
+        2 * own * master,
         _peak(schedule, rank, kept, activation * _residual(config, tp, tokens)),
     )
 

@@ -18,7 +18,7 @@ from tests.mpi import run_ranks
 
 REPO = Path(__file__).resolve().parents[2]
 # Those where messages on their way, which take longer on a busy machine, are a small part of what there is.
-CHECKED = ("dp 4", "dp 2 x tp 2, sequence", "dp 4, checkpointing full", "pp 2, zb-v x dp 2", "cp 4")
+CHECKED = ("dp 4", "dp 2 x tp 2, sequence", "dp 4, checkpointing full", "pp 2, zb-v x dp 2, zero 1", "cp 4")
 
 
 def check(world: World, names: tuple[str, ...]) -> list[tuple[str, str, int, int]]:
@@ -64,6 +64,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["micro_batches"] == 7
     assert found["bubble"] < 0.05
+    assert max(stage["total"] for stage in found["stages"]) < 8 * 2**30
     assert run(words) == 0
     assert "zb-v: bubble" in capsys.readouterr().out
     assert run(["plan", "memory", str(REPO / "examples" / "tiny.toml")]) == 2
