@@ -81,9 +81,10 @@ class DataParallel:
         An exception from inside passes through; the step cannot be finished then, for some buckets may have left
         with half a gradient: ``finish`` refuses, and the rank should end (which ends the job).
         """
-        if len(self._last) == len(self._bucket_of):
+        mine = self._bucket_of.keys() if names is None else names
+        if mine and mine <= self._last:  # a chunk without parameters has no last time
             raise RuntimeError("accumulate() after the last micro-batch: finish() comes first")
-        ends = (self._bucket_of.keys() if names is None else names) if last else frozenset()
+        ends = mine if last else frozenset()
         if self._every_time and names is not None:
             raise ValueError("ZeRO-2 sends every backward's gradients whole: not those of some parameters")
         self._last = self._last | ends
