@@ -284,6 +284,9 @@ class CheckpointConfig(Section):
 
     interval: NonNegative = 1000
     """Steps between checkpoints; the last step is always saved. 0 saves only there."""
+    asynchronous: bool = True
+    """Training goes on while files are written, from a copy in memory of what the rank writes; replicas share the
+    writing. The last checkpoint of a run is waited for."""
     keep_last: Positive = 2
     """This many newest checkpoints are kept."""
     keep_every: NonNegative = 0

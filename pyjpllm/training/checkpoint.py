@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from pyjpllm.training.manifest import (
 )
 from pyjpllm.training.optimizer import AdamW, Piece
 
-# Tensors are copied before they are written (views of one buffer can't be); a file of this size bounds the copy.
+# Tensors are copied before they are written (views of one buffer can't be); a file of this size bounds the copy where
+# training waits.
 FILE_BYTES = 512 << 20
 
 
@@ -75,7 +77,8 @@ def _is_first_holder(layout: Layout, mesh: Mesh) -> bool:
     return mesh.rank("tp") % (layout.copies // layout.pipeline_copies) == 0
 
 
-def _write_share(folder: Path, rank: int, share: list[Piece]) -> Written:
+def _write_share(folder: Path, rank: int, share: Iterable[Piece]) -> Written:
+    """Write pieces whose tensors are their own; an iterable that makes them as they are asked for bounds the memory."""
     written = Written()
     batch: dict[str, Tensor] = {}
     size = 0
@@ -99,11 +102,96 @@ def _write_share(folder: Path, rank: int, share: list[Piece]) -> Written:
         file = f"rank-{rank:05d}-{len(written.files):03d}.safetensors"
         part = sum(key.split("#")[0] == f"master/{piece.name}" for key in batch)
         stored = StoredPiece(file, piece.layout.slices, part)
-        batch.update({stored.key(kind, piece.name): t.detach().cpu().clone() for kind, t in piece.tensors.items()})
+        batch.update({stored.key(kind, piece.name): tensor for kind, tensor in piece.tensors.items()})
         size += bytes_of_piece
         written.pieces.append((piece.name, piece.layout.global_shape, stored))
     flush()
     return written
+
+
+class Saving:
+    """A checkpoint on its way to the disk. Made and finished by all ranks.
+
+    Args:
+        background: a thread writes this rank's share from a copy of it, so that training may change the state at once;
+            otherwise it is written in :meth:`finish`, from copies of a file's size.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        step: int,
+        optimizer: AdamW,
+        mesh: Mesh,
+        *,
+        state: dict[str, Any],
+        config: dict[str, Any],
+        keep_last: int,
+        keep_every: int,
+        background: bool,
+    ) -> None:
+        self.run_dir, self.step, self.mesh, self.state, self.config = run_dir, step, mesh, state, config
+        self.keep_last, self.keep_every = keep_last, keep_every
+        self.folder = step_folder(run_dir, step)
+        self.temporary = self.folder.with_name(f".{self.folder.name}.tmp")
+        self.rank = _global_rank(mesh)
+        problem: str | None = None
+        if self.rank == 0:
+            with _caught() as caught:
+                shutil.rmtree(self.temporary, ignore_errors=True)
+                self.temporary.mkdir(parents=True)
+            problem = caught.error
+        self.problem = broadcast_object(problem, mesh.world_group)
+        copies: Iterable[Piece] = map(_copy, _my_share(list(optimizer.pieces()), mesh))
+        self._written = Written()
+        self._thread: threading.Thread | None = None
+        if background and self.problem is None:
+            copies = list(copies)
+            self._thread = threading.Thread(target=self._write, args=(copies,), name="jpllm-checkpoint", daemon=True)
+            self._thread.start()
+        self._copies = copies
+
+    def _write(self, copies: Iterable[Piece]) -> None:
+        with _caught() as caught:
+            self._written = _write_share(self.temporary, self.rank, copies)
+        if caught.error is not None:
+            self._written = Written(error=caught.error)
+
+    @property
+    def written(self) -> bool:
+        """Whether this rank's share is on the disk, or has failed to get there: finish() will not wait for it."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Until this rank writes no more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def finish(self) -> Path:
+        """Make it a checkpoint and remove those that are no longer kept.
+
+        Returns its folder. Raises SaveError on every rank when any rank could not write (disk full, permission).
+        """
+        mesh, problem = self.mesh, self.problem
+        if problem is None:
+            if self._thread is None:
+                self._write(self._copies)
+            self.wait()
+            reports = gather_objects(self._written, mesh.world_group)
+            if self.rank == 0:
+                assert reports is not None
+                problem = next((f"rank {r}: {w.error}" for r, w in enumerate(reports) if w.error), None)
+                if problem is None:
+                    with _caught() as caught:
+                        _publish(self.folder, self.temporary, reports, self.step, self.state, self.config)
+                        sweep(self.run_dir, self.keep_last, self.keep_every)
+                    problem = caught.error
+            problem = broadcast_object(problem, mesh.world_group)
+        if problem is not None:
+            if self.rank == 0:
+                shutil.rmtree(self.temporary, ignore_errors=True)
+            raise SaveError(f"checkpoint of step {self.step} was not written ({problem})")
+        return self.folder
 
 
 def save(
@@ -117,38 +205,23 @@ def save(
     keep_last: int,
     keep_every: int,
 ) -> Path:
-    """Write the checkpoint of ``step`` and remove those that are no longer kept. Called by all ranks.
+    """Write the checkpoint of ``step`` and wait for it; see `Saving`."""
+    return Saving(
+        run_dir,
+        step,
+        optimizer,
+        mesh,
+        state=state,
+        config=config,
+        keep_last=keep_last,
+        keep_every=keep_every,
+        background=False,
+    ).finish()
 
-    Returns its folder. Raises SaveError on every rank when any rank could not write (disk full, permission).
-    """
-    folder = step_folder(run_dir, step)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    rank = _global_rank(mesh)
-    problem: str | None = None
-    if rank == 0:
-        with _caught() as caught:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        problem = caught.error
-    problem = broadcast_object(problem, mesh.world_group)
-    if problem is None:
-        with _caught() as caught:
-            written = _write_share(temporary, rank, _my_share(list(optimizer.pieces()), mesh))
-        reports = gather_objects(written if caught.error is None else Written(error=caught.error), mesh.world_group)
-        if rank == 0:
-            assert reports is not None
-            problem = next((f"rank {r}: {w.error}" for r, w in enumerate(reports) if w.error), None)
-            if problem is None:
-                with _caught() as caught:
-                    _publish(folder, temporary, reports, step, state, config)
-                    sweep(run_dir, keep_last, keep_every)
-                problem = caught.error
-        problem = broadcast_object(problem, mesh.world_group)
-    if problem is not None:
-        if rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise SaveError(f"checkpoint of step {step} was not written ({problem})")
-    return folder
+
+def _copy(piece: Piece) -> Piece:
+    """The piece with tensors of its own, on the CPU."""
+    return replace(piece, tensors={kind: tensor.detach().cpu().clone() for kind, tensor in piece.tensors.items()})
 
 
 def _publish(
@@ -229,4 +302,4 @@ def _global_size(mesh: Mesh) -> int:
     return mesh.world_group.size() if mesh.world_group is not None else 1
 
 
-__all__ = ["SaveError", "latest", "load", "save"]
+__all__ = ["SaveError", "Saving", "latest", "load", "save"]

@@ -174,6 +174,8 @@ class Trainer:
         self.flops_per_token = flops_per_token(config.model, config.data.sequence_length)
         self.timers = Timers(self.device)
         self.saved_step = self.step
+        self.saving: checkpoint.Saving | None = None
+        self.all_written = True
         for line in changes:
             self.progress.say(f"changed since the checkpoint: {line}")
         self.progress.say(
@@ -227,10 +229,12 @@ class Trainer:
             counts = 1.0 if self.mesh.is_first("tp") else 0.0
             wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
             idle, total = timers.seconds.get("bubble", 0.0), sum(timers.seconds.get(name, 0.0) for name in _COMPUTE)
-            times = torch.tensor([idle, total], dtype=torch.float64, device=self.device)
+            writes = float(self.saving is not None and not self.saving.written)
+            times = torch.tensor([idle, total, writes], dtype=torch.float64, device=self.device)
             totals = torch.cat((torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop)), times))
             all_reduce(totals, self.mesh.world_group)
-            loss_sum, z_sum, stops, idle, total = totals.tolist()
+            loss_sum, z_sum, stops, idle, total, writers = totals.tolist()
+            self.all_written = writers == 0
             loss, z_loss = loss_sum / count.item(), z_sum / count.item()
         lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
         with timers.phase("optimizer"):
@@ -289,7 +293,11 @@ class Trainer:
 
     def _save_if_due(self, must: bool) -> None:
         interval = self.config.checkpoint.interval
-        if not (must or (interval and self.step % interval == 0)):
+        due = must or (interval and self.step % interval == 0)
+        if self.saving is not None and (due or self.all_written):
+            with self.timers.phase("checkpoint"):
+                self._finish_saving()
+        if not due:
             return
         state = {
             "step": self.step,
@@ -303,27 +311,38 @@ class Trainer:
         with self.timers.phase("checkpoint"):
             if self.metrics is not None:
                 self.metrics.sync()
-            try:
-                checkpoint.save(
-                    self.run_dir,
-                    self.step,
-                    self.optimizer,
-                    self.mesh,
-                    state=state,
-                    config=self.config.model_dump(mode="json"),
-                    keep_last=self.config.checkpoint.keep_last,
-                    keep_every=self.config.checkpoint.keep_every,
-                )
-                self.saved_step = self.step
-            except checkpoint.SaveError as error:
-                if must:
-                    raise
-                # The run is worth more than this one checkpoint: the next interval tries again.
-                self.progress.say(f"WARNING: {error}; the newest checkpoint is that of step {self.saved_step}")
+            self.saving = checkpoint.Saving(
+                self.run_dir,
+                self.step,
+                self.optimizer,
+                self.mesh,
+                state=state,
+                config=self.config.model_dump(mode="json"),
+                keep_last=self.config.checkpoint.keep_last,
+                keep_every=self.config.checkpoint.keep_every,
+                background=self.config.checkpoint.asynchronous and not must,
+            )
+            if must or not self.config.checkpoint.asynchronous:
+                self._finish_saving(must)
+
+    def _finish_saving(self, must: bool = False) -> None:
+        """Make a checkpoint of what has been written; all ranks come here at the same step."""
+        assert self.saving is not None
+        saving, self.saving = self.saving, None
+        try:
+            saving.finish()
+            self.saved_step = saving.step
+        except checkpoint.SaveError as error:
+            if must:
+                raise
+            # The run is worth more than this one checkpoint: the next interval tries again.
+            self.progress.say(f"WARNING: {error}; the newest checkpoint is that of step {self.saved_step}")
 
     def close(self) -> None:
         """Flush the records and leave the terminal as it was."""
         self.progress.close()
+        if self.saving is not None:  # the run ends by an error: nothing may write after it
+            self.saving.wait()
         if self.metrics is not None:
             self.metrics.close()
         self.flat.remove_hooks()
