@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pyjpllm.distributed import World
 from pyjpllm.training import latest, train
 from pyjpllm.training.manifest import Manifest
 from tests.mpi import run_ranks
 from tests.training.small import data_folder, small_config
-from tests.training.test_pipeline import COMMON, TEXTS, assert_equals
+from tests.training.test_pipeline import COMMON, TEXTS, assert_equals, runs
 
 ULYSSES = "parallel.context_kind=ulysses"
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -24,15 +22,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def runs(world: World, data: str, folder: str, layouts: list[str]) -> Any:
-    """One rank of a run on each layout."""
-    found = []
-    for name in layouts:
-        config = small_config(Path(data), *COMMON, *TEXTS, *LAYOUTS[name])
-        found.append(train(config, Path(folder) / name, world=world).loss)
-    return found
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("one")
@@ -42,7 +31,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("size", "layouts"), [(2, list(LAYOUTS)[:2]), (4, list(LAYOUTS)[2:])])
 def test_equals_one_process(size: int, layouts: list[str], unbroken: Path, tmp_path: Path) -> None:
-    results = run_ranks(runs, size, str(data_folder()), str(tmp_path), layouts)
+    results = run_ranks(runs, size, str(data_folder()), str(tmp_path), {name: LAYOUTS[name] for name in layouts})
     assert all(result == results[0] for result in results)
     for name in layouts:
         assert_equals(tmp_path / name, unbroken)

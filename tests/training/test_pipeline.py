@@ -29,11 +29,11 @@ LAYOUTS = {
 }
 
 
-def runs(world: World, data: str, folder: str, layouts: list[str]) -> Any:
+def runs(world: World, data: str, folder: str, layouts: dict[str, tuple[str, ...]]) -> Any:
     """One rank of a run on each layout."""
     found = []
-    for name in layouts:
-        config = small_config(Path(data), *COMMON, *TEXTS, *LAYOUTS[name])
+    for name, overrides in layouts.items():
+        config = small_config(Path(data), *COMMON, *TEXTS, *overrides)
         found.append(train(config, Path(folder) / name, world=world).loss)
     return found
 
@@ -58,9 +58,9 @@ def assert_equals(run: Path, unbroken: Path) -> None:
     same_weights(run, unbroken)
 
 
-@pytest.mark.parametrize(("size", "layouts"), [(2, ["zb-v"]), (4, [name for name in LAYOUTS if name != "zb-v"])])
+@pytest.mark.parametrize(("size", "layouts"), [(2, list(LAYOUTS)[:1]), (4, list(LAYOUTS)[1:])])
 def test_equals_one_process(size: int, layouts: list[str], unbroken: Path, tmp_path: Path) -> None:
-    results = run_ranks(runs, size, str(data_folder()), str(tmp_path), layouts)
+    results = run_ranks(runs, size, str(data_folder()), str(tmp_path), {name: LAYOUTS[name] for name in layouts})
     assert all(result == results[0] for result in results)
     for name in layouts:
         assert_equals(tmp_path / name, unbroken)
