@@ -1,14 +1,10 @@
-"""Walks every layout for ten steps and prints what docs/parallelism.md has of it, or puts it there.
+"""Walks every layout for ten steps and prints the largest differences by number of ranks, as a table in Markdown.
 
-``python -m tests.parallel.matrix_table [--write docs/parallelism.md]``
+``python -m tests.parallel.matrix_table``
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from benchmarks.ranks import write_between
 from tests.parallel import matrix
 from tests.parallel import reference as one
 from tests.parallel.test_equality import largest
@@ -34,15 +30,5 @@ def table() -> str:
     return "\n".join([head, "|---|---|---|---|---|---|---|", *map(row, SIZES)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.parallel.matrix_table")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
-    page = parser.parse_args().write
-    text = table()
-    print(text)
-    if page is not None:
-        write_between(page, "layouts", text)
-
-
 if __name__ == "__main__":
-    main()
+    print(table())
