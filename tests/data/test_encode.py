@@ -144,8 +144,10 @@ def test_a_dying_worker_is_an_error(folder: Path, tmp_path: Path, monkeypatch: p
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from pyjpllm.data import encode, encode_files
+# A shell that starts tests in the background has its children ignore SIGINT, and Python keeps to that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 encode._BATCH_CHARACTERS = 1000
 if __name__ == "__main__":
     def progress(stats):
