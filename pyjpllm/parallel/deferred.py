@@ -59,81 +59,87 @@ class WeightGradients:
 
 
 class _Layer(NamedTuple):
-    """Out of autograd's sight: an edge to a parameter would fire its hooks, though no gradient comes along it."""
+    """A linear layer out of autograd's sight: an edge to a parameter would fire its hooks, though no gradient comes
+    along it."""
 
     weight_OI: Tensor
     bias_O: Tensor | None
-    queue: WeightGradients
+
+    def forward(self, x_NI: Tensor) -> Tensor:
+        """The layer's output."""
+        return ops.linear(x_NI, self.weight_OI, self.bias_O)
+
+    def input_gradient(self, dy_NO: Tensor) -> Tensor:
+        """The half that others wait for."""
+        return ops.linear_grad_input(dy_NO, self.weight_OI)
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is another half."""
+        return self.weight_OI.requires_grad
+
+    def give_gradients(self, x_NI: Tensor, dy_NO: Tensor) -> None:
+        """The other half, to the parameters."""
+        torch.autograd.backward([self.weight_OI], [ops.linear_grad_weight(dy_NO, x_NI)])
+        if self.bias_O is not None:
+            dbias_O = dy_NO.flatten(0, -2).sum(0, dtype=torch.promote_types(dy_NO.dtype, torch.float32))
+            torch.autograd.backward([self.bias_O], [dbias_O.to(self.bias_O.dtype)])
 
 
-def _make(layer: _Layer, x_NI: Tensor, dy_NO: Tensor) -> None:
-    dweight_OI = ops.linear_grad_weight(dy_NO, x_NI)
-    torch.autograd.backward([layer.weight_OI], [dweight_OI])
-    if layer.bias_O is not None:
-        dbias_O = dy_NO.flatten(0, -2).sum(0, dtype=torch.promote_types(dy_NO.dtype, torch.float32))
-        torch.autograd.backward([layer.bias_O], [dbias_O.to(layer.bias_O.dtype)])
+class _Experts(NamedTuple):
+    """As `_Layer`, for the linear layers of experts."""
+
+    weights_EOI: Tensor
+    sizes_E: Tensor
+
+    def forward(self, x_MI: Tensor) -> Tensor:
+        """The layer's output."""
+        return ops.grouped_linear(x_MI, self.weights_EOI, self.sizes_E)
+
+    def input_gradient(self, dy_MO: Tensor) -> Tensor:
+        """The half that others wait for."""
+        return ops.grouped_linear_grad_input(dy_MO, self.weights_EOI, self.sizes_E)
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is another half."""
+        return self.weights_EOI.requires_grad
+
+    def give_gradients(self, x_MI: Tensor, dy_MO: Tensor) -> None:
+        """The other half, to the weights."""
+        torch.autograd.backward([self.weights_EOI], [ops.grouped_linear_grad_weight(dy_MO, x_MI, self.sizes_E)])
 
 
-class _SplitLinear(torch.autograd.Function):
+class _Split(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, layer: _Layer) -> Tensor:
-        ctx.save_for_backward(x_NI)
-        ctx.layer = layer
-        return ops.linear(x_NI, layer.weight_OI, layer.bias_O)
+    def forward(ctx: Any, x: Tensor, layer: _Layer | _Experts, queue: WeightGradients) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.layer, ctx.queue = layer, queue
+        return layer.forward(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_NO: Tensor) -> tuple[Tensor, None]:
-        layer: _Layer = ctx.layer
-        (x_NI,) = ctx.saved_tensors
-        if layer.weight_OI.requires_grad:
-            layer.queue.add(partial(_make, layer, x_NI, dy_NO))
-        return ops.linear_grad_input(dy_NO, layer.weight_OI), None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        layer: _Layer | _Experts = ctx.layer
+        (x,) = ctx.saved_tensors
+        if layer.trained:
+            ctx.queue.add(partial(layer.give_gradients, x, dy))
+        return layer.input_gradient(dy), None, None
+
+
+def _apply(x: Tensor, layer: _Layer | _Experts) -> Tensor:
+    queue = WeightGradients.current()
+    if queue is None or not (torch.is_grad_enabled() and x.requires_grad):
+        return layer.forward(x)
+    y: Tensor = _Split.apply(x, layer, queue)  # type: ignore[no-untyped-call]
+    return y
 
 
 def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """`ops.linear`, whose weights' gradients are put off where a queue asks for it."""
-    queue = WeightGradients.current()
-    if queue is None or not (torch.is_grad_enabled() and x_NI.requires_grad):
-        return ops.linear(x_NI, weight_OI, bias_O)
-    y_NO: Tensor = _SplitLinear.apply(x_NI, _Layer(weight_OI, bias_O, queue))  # type: ignore[no-untyped-call]
-    return y_NO
-
-
-class _Experts(NamedTuple):
-    """As `_Layer`."""
-
-    weights_EOI: Tensor
-    sizes_E: Tensor
-    queue: WeightGradients
-
-
-def _make_grouped(layer: _Experts, x_MI: Tensor, dy_MO: Tensor) -> None:
-    dweights_EOI = ops.grouped_linear_grad_weight(dy_MO, x_MI, layer.sizes_E)
-    torch.autograd.backward([layer.weights_EOI], [dweights_EOI])
-
-
-class _SplitGroupedLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_MI: Tensor, layer: _Experts) -> Tensor:
-        ctx.save_for_backward(x_MI)
-        ctx.layer = layer
-        return ops.grouped_linear(x_MI, layer.weights_EOI, layer.sizes_E)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_MO: Tensor) -> tuple[Tensor, None]:
-        layer: _Experts = ctx.layer
-        (x_MI,) = ctx.saved_tensors
-        if layer.weights_EOI.requires_grad:
-            layer.queue.add(partial(_make_grouped, layer, x_MI, dy_MO))
-        return ops.grouped_linear_grad_input(dy_MO, layer.weights_EOI, layer.sizes_E), None
+    return _apply(x_NI, _Layer(weight_OI, bias_O))
 
 
 def grouped_linear(x_MI: Tensor, weights_EOI: Tensor, sizes_E: Tensor) -> Tensor:
-    """`ops.grouped_linear`, whose weights' gradients are put off where a queue asks for it."""
-    queue = WeightGradients.current()
-    if queue is None or not (torch.is_grad_enabled() and x_MI.requires_grad):
-        return ops.grouped_linear(x_MI, weights_EOI, sizes_E)
-    y_MO: Tensor = _SplitGroupedLinear.apply(x_MI, _Experts(weights_EOI, sizes_E, queue))  # type: ignore[no-untyped-call]
-    return y_MO
+    """`ops.grouped_linear`, whose weights' gradient is put off where a queue asks for it."""
+    return _apply(x_MI, _Experts(weights_EOI, sizes_E))
