@@ -19,14 +19,12 @@ from pyjpllm.parallel.pipeline import (
     Kind,
     Part,
     Schedule,
-    balanced,
     named,
-    parts_of,
     simulate,
     steady_bubble,
 )
 from pyjpllm.parallel.pipeline.executor import AHEAD
-from pyjpllm.training.pipeline import schedule_of
+from pyjpllm.training.pipeline import parts_for, schedule_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def plan(config: Config, world_size: int) -> Plan:
     pp = parallel.pipeline
     schedule = schedule_of(config, pp, micro_batches) if pp > 1 else named("1f1b", 1, micro_batches)
     head = head_in_layers(config.model, config.data.sequence_length)
-    parts = parts_of(parallel.pipeline_layers or balanced(config.model.num_layers, schedule.chunks, head=head))
+    parts = parts_for(config, schedule)
     times = tuple(float(part.stop - part.start + head * part.last) for part in parts)
     costs = Costs(times, times, times)
     ranks = tuple(_rank(config, sizes, schedule, parts, rank) for rank in range(pp))

@@ -67,23 +67,12 @@ class Pipeline:
         """
         if mesh.size("pp") == 1:
             return None
-        train, model = config.train, config.model
+        train = config.train
         micro_batches = train.global_batch // mesh.size("batch") // train.micro_batch
         # A search takes seconds; and whatever it finds must be the same table everywhere.
         schedule = on_first_rank(lambda: schedule_of(config, mesh.size("pp"), micro_batches), mesh.world_group)
-        layers = config.parallel.pipeline_layers or balanced(
-            model.num_layers, schedule.chunks, head=head_in_layers(model, config.data.sequence_length)
-        )
-        parts = parts_of(layers)
-        for rank in range(schedule.ranks):
-            mine = [parts[chunk] for chunk in schedule.chunks_of(rank)]
-            if not any(part.stop > part.start or part.first or part.last for part in mine):
-                raise UserError(
-                    f"parallel.pipeline = {schedule.ranks}: rank {rank} of the pipeline would have nothing to do "
-                    f"({list(layers)} layers in the pieces of {schedule.name}); "
-                    "write other parallel.pipeline_layers, or fewer ranks"
-                )
-        return cls(schedule, parts, mesh, tied_group(schedule, mesh) if model.tie_embeddings else None)
+        parts = parts_for(config, schedule)
+        return cls(schedule, parts, mesh, tied_group(schedule, mesh) if config.model.tie_embeddings else None)
 
     @property
     def mine(self) -> tuple[Part, ...]:
@@ -177,6 +166,23 @@ def schedule_of(config: Config, ranks: int, micro_batches: int) -> Schedule:
     forward, gradient, weight = (time / 2 for time in parallel.pipeline_times)
     costs = Costs((forward,) * chunks, (gradient,) * chunks, (weight,) * chunks, memory=(0.5,) * chunks)
     return search(v_shape(ranks), micro_batches, costs, parallel.pipeline_memory or float(ranks))
+
+
+def parts_for(config: Config, schedule: Schedule) -> tuple[Part, ...]:
+    """The layers of each chunk, as ``[parallel]`` lists them or balanced; UserError where a rank would have nothing."""
+    model, ranks = config.model, schedule.ranks
+    head = head_in_layers(model, config.data.sequence_length)
+    layers = config.parallel.pipeline_layers or balanced(model.num_layers, schedule.chunks, head=head)
+    parts = parts_of(layers)
+    for rank in range(ranks):
+        mine = [parts[chunk] for chunk in schedule.chunks_of(rank)]
+        if not any(part.stop > part.start or part.first or part.last for part in mine):
+            raise UserError(
+                f"parallel.pipeline = {ranks}: rank {rank} of the pipeline would have nothing to do "
+                f"({list(layers)} layers in the pieces of {schedule.name}); "
+                "write other parallel.pipeline_layers, or fewer ranks"
+            )
+    return parts
 
 
 class _Stages:
