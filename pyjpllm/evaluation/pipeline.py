@@ -12,7 +12,7 @@ from pyjpllm.parallel.pipeline import Action, Costs, Event, Kind, Schedule, Time
 
 
 def read_timeline(path: Path) -> tuple[int, Timeline] | None:
-    """The step and the timeline in a run's ``pipeline.json``; None where there is no such file, or no such content."""
+    """The step and the timeline in a run's ``pipeline.json``; None where it has no such content."""
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
         rows = tuple(
@@ -45,9 +45,12 @@ def planned(measured: Timeline) -> Timeline:
 
 def section(folder: Path) -> str:
     """The report's section as HTML, empty for a run without a pipeline."""
-    found = read_timeline(folder / "pipeline.json")
-    if found is None:
+    path = folder / "pipeline.json"
+    if not path.exists():
         return ""
+    found = read_timeline(path)
+    if found is None:
+        return f'<p class="warn">{escape(path.name)} could not be read: the pipeline is not drawn.</p>'
     step, measured = found
     plan = planned(measured)
     span = max(measured.length, plan.length)
