@@ -94,7 +94,8 @@ class Case:
                 "train": {
                     "steps": one.STEPS,
                     "global_batch": one.SEQUENCES,
-                    "micro_batch": 2 if self.pp == 1 and replicas < one.SEQUENCES else 1,
+                    # Four micro-batches through a pipeline, two without one, as far as a rank has so many sequences.
+                    "micro_batch": max(1, one.SEQUENCES // replicas // (4 if self.pp > 1 else 2)),
                     "activation_checkpointing": self.checkpointing,
                 },
             }
