@@ -10,8 +10,9 @@ import pytest
 
 from pyjpllm.distributed import World
 from pyjpllm.errors import UserError
+from pyjpllm.model.huggingface import export
 from pyjpllm.parallel.pipeline import Kind, named
-from pyjpllm.training import latest, train
+from pyjpllm.training import latest, load_model, read_model_state, train
 from pyjpllm.training.manifest import Manifest
 from tests.mpi import run_ranks
 from tests.training.small import data_folder, small_config
@@ -87,6 +88,19 @@ def test_another_layout_goes_on(unbroken: Path, tmp_path: Path) -> None:
         train(small_config(data_folder(), *COMMON, "schedule.kind=constant"), folder)
     same_weights(run, whole)
     assert [r["loss"] for r in records(run)] == pytest.approx([r["loss"] for r in records(whole)], abs=1e-10)
+
+
+def test_it_starts_from_a_hugging_face_folder(unbroken: Path, tmp_path: Path) -> None:
+    """Each rank of a pipeline reads its layers, and no other's."""
+    newest = latest(unbroken)
+    assert newest is not None
+    export(dict(read_model_state(newest)), load_model(newest).config, tmp_path / "hf")
+    start, data = ("train.steps=1", f"model.init_from={tmp_path / 'hf'}"), data_folder()
+    assert run_ranks(resumed, 2, str(data), str(tmp_path / "two"), (*start, "parallel.pipeline=2")) == [1, 1]
+    train(small_config(data, *DEEP, "schedule.kind=constant", *start), tmp_path / "one")
+    (ours,), (theirs,) = records(tmp_path / "two"), records(tmp_path / "one")
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-10)
+    assert ours["loss"] < 0.95 * records(unbroken)[0]["loss"]
 
 
 def measured_and_refused(world: World, data: str, run: str) -> list[str]:

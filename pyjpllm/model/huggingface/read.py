@@ -95,6 +95,8 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
     files but not in the model. Nothing is written before all names and shapes are right.
     """
     kind = architecture(model.config)
+    whole = Transformer(model.config, device="meta")  # a rank of a pipeline has not all of it
+    known = {one for name, param in whole.named_parameters() for one in hf_names(name, tuple(param.shape), kind)}
     wanted: dict[str, tuple[int, ...]] = {}
     pieces: list[tuple[str, torch.Tensor, Layout]] = []
     for name, param in model.named_parameters():
@@ -110,10 +112,10 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
         else:
             pieces.append((names[0], param, layout))
     with open_shards(folder) as shards:
-        missing = wanted.keys() - shards.files.keys()
+        missing = known - shards.files.keys()
         if missing:
             raise UserError(f"{folder} lacks {_names(missing)}")
-        extra = {name for name in shards.files.keys() - wanted.keys() if not name.endswith(".rotary_emb.inv_freq")}
+        extra = {name for name in shards.files.keys() - known if not name.endswith(".rotary_emb.inv_freq")}
         if model.config.tie_embeddings:
             extra.discard("lm_head.weight")
         if extra:
