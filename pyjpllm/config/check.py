@@ -195,11 +195,22 @@ def _check_pipeline(config: Config, say: Say) -> None:
         say("parallel.pipeline_layers", f"has {len(layers)} numbers; {kind} on {parallel.pipeline} ranks has {chunks}")
     elif layers and sum(layers) != config.model.num_layers:
         say("parallel.pipeline_layers", f"add up to {sum(layers)}, model.num_layers is {config.model.num_layers}")
+    elif layers and (idle := _rank_without_layers(layers, parallel.pipeline, v_shaped=kind in ("zb-v", "searched"))):
+        say("parallel.pipeline_layers", f"leaves rank {idle} of the pipeline nothing to do; give it a layer")
     elif parallel.pipeline > config.model.num_layers:
         say(
             "parallel.pipeline",
             f"is more ranks than the model has layers; at most model.num_layers = {config.model.num_layers}",
         )
+
+
+def _rank_without_layers(layers: list[int], ranks: int, *, v_shaped: bool) -> int | None:
+    """The first rank whose pieces have no layer, and are neither the first nor the last (embedding, head)."""
+    for rank in range(ranks):
+        mine = {rank, 2 * ranks - 1 - rank} if v_shaped else set(range(rank, len(layers), ranks))
+        if not any(layers[piece] for piece in mine) and not mine & {0, len(layers) - 1}:
+            return rank
+    return None
 
 
 def heads_fit(num_heads: int, num_kv_heads: int, tensor: int) -> bool:

@@ -82,6 +82,13 @@ def test_pipelines() -> None:
     assert "1 or more, or 0" in one(2, parallel={**searched, "pipeline_memory": 0.5})
     assert "zb-v on 2 ranks has 4" in one(2, parallel={"pipeline": 2, "pipeline_layers": [2, 2]})
     assert "add up to 5, model.num_layers is 4" in one(2, parallel={"pipeline": 2, "pipeline_layers": [2, 1, 1, 1]})
+    for kind, listed in (("zb-v", [2, 0, 0, 2]), ("1f1b", [2, 0, 2]), ("interleaved", [1, 0, 1, 1, 0, 1])):
+        ranks = {"zb-v": 2}.get(kind, 3)
+        fields = {"pipeline": ranks, "pipeline_schedule": kind, "pipeline_layers": listed}
+        batch = {"global_batch": 6, "micro_batch": 1}
+        assert "leaves rank 1 of the pipeline nothing to do" in one(ranks, parallel=fields, train=batch)
+    ends = {"pipeline": 2, "pipeline_layers": [0, 2, 2, 0]}  # the embedding and the head are something to do
+    check_config(config(parallel=ends), 2, machine=False, files=False)
     assert "at most model.num_layers = 4" in one(
         5, parallel={"pipeline": 5}, train={"global_batch": 5, "micro_batch": 1}
     )
