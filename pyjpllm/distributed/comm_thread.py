@@ -145,6 +145,7 @@ class CommThread:
             for operation in list(active):
                 if self._poll(operation, active):
                     progressed = True
+            operation = None  # its tensors would live on until the next one comes
             now = time.perf_counter()
             if progressed:
                 last_progress = now
