@@ -239,7 +239,7 @@ def _check_batch(config: Config, replicas: int, say: Say) -> None:
 
 def _check_zero(config: Config, say: Say) -> None:
     parallel, dtype = config.parallel, config.precision.dtype
-    if parallel.zero == 2 and parallel.pipeline > 1:
+    if parallel.zero >= 2 and parallel.pipeline > 1:
         say(
             "parallel.zero",
             f"would send every micro-batch's gradients of every piece of parallel.pipeline = {parallel.pipeline}; "

@@ -198,9 +198,10 @@ class ParallelConfig(Section):
     pipeline_memory: NonNegativeFloat = 0.0
     """`searched`: the most activations on a rank, in micro-batches of its whole part; 0: as many as `1f1b` has, which
     is `pipeline`."""
-    zero: Literal[0, 1, 2] = 0
+    zero: Literal[0, 1, 2, 3] = 0
     """ZeRO among replicas: `1` keeps master weights and optimizer state of each parameter on one of them, `2` the
-    gradient sums as well (the gradients of every micro-batch travel then; not with `pipeline`)."""
+    gradient sums as well (the gradients of every micro-batch travel then; not with `pipeline`), `3` the weights too,
+    which are gathered layer by layer for each forward and backward (not with `pipeline`)."""
     gradient_dtype: Literal["fp32", "model"] = "fp32"
     """Type in which gradients travel between replicas: `model` sends 16-bit ones where the model has 16 bits."""
     bucket_mib: PositiveFloat = 25.0

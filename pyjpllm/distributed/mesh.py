@@ -46,6 +46,12 @@ class Mesh:
         """The ranks that differ from this one in ``axis`` only, or None when the axis has size 1."""
         return self._groups.get(axis) if self.size(axis) > 1 else None
 
+    def along(self, axis: str) -> DeviceMesh:
+        """torch's one-dimensional view of ``axis``, also where it has one rank; not in a world of one."""
+        if self.device_mesh is None:
+            raise ValueError("a world of one has no process groups")
+        return DeviceMesh.from_group(self._groups[axis], self.device_mesh.device_type)
+
     def rank(self, axis: str) -> int:
         """This process's place along ``axis``; of a joint one the last of its axes counts fastest."""
         place = 0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pyjpllm.model.transformer import Transformer
-from pyjpllm.parallel import Layout, layout_of
+from pyjpllm.parallel import Layout, pieces_of
 
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
@@ -120,14 +120,14 @@ def initialize(model: Transformer, seed: int) -> None:
     """
     config = model.config
     with torch.no_grad():
-        for name, param in model.named_parameters():
-            if param.is_meta:
+        for name, piece, layout in pieces_of(model):
+            if piece.is_meta:
                 continue
             if name.endswith(".bias"):
-                param.zero_()
-            elif param.ndim == 1:
-                param.fill_(1)
+                piece.zero_()
+            elif piece.ndim == 1:
+                piece.fill_(1)
             else:
                 residual = name.endswith(("attention.o.weight", ".down.weight"))
                 std = config.init_std / math.sqrt(2 * config.num_layers) if residual else config.init_std
-                param.copy_(normal_piece(seed, name, layout_of(param), std, param.dtype))
+                piece.copy_(normal_piece(seed, name, layout, std, piece.dtype))

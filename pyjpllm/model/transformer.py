@@ -170,6 +170,8 @@ class Transformer(nn.Module):
     Attributes:
         activation_checkpointing: "full" keeps only the input of each block and computes the block again in backward;
             "cheap" makes only the outputs of norms and SwiGLU again; "none" keeps all.
+        gathered_dtype: with ZeRO-3 (`pyjpllm.parallel.sharded`) the type in which a block's weights are gathered while
+            it computes; None: all weights are here.
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class Transformer(nn.Module):
         self.context = context = ContextParallel() if context is None else context
         self.ep = ep = ExpertParallel() if ep is None else ep
         self.activation_checkpointing: Literal["none", "cheap", "full"] = "cheap"
+        self.gathered_dtype: torch.dtype | None = None
         self.parts = (Part.whole(config.num_layers),) if parts is None else tuple(parts)
         V, D = config.vocab_size, config.hidden_size
         first, last = (any(ends) for ends in zip(*((part.first, part.last) for part in self.parts), strict=True))
@@ -256,7 +259,9 @@ class Transformer(nn.Module):
             yield module, names
 
     def linear_weights(self) -> Iterator[Tensor]:
-        """This rank's weights of all linear layers, the head's last."""
+        """This rank's weights of all linear layers that stay where they are, the head's last."""
+        if self.gathered_dtype is not None:
+            return
         for module in self.modules():
             if isinstance(module, (ColumnParallelLinear, RowParallelLinear)) and module is not self.head:
                 yield module.weight
@@ -375,6 +380,6 @@ class Transformer(nn.Module):
             capacity,
             kv[1] - kv[0],
             self.config.head_dim,
-            dtype=weight.dtype,
+            dtype=self.gathered_dtype or weight.dtype,
             device=weight.device,
         )

@@ -4,7 +4,17 @@ from pyjpllm.parallel.context import ContextParallel
 from pyjpllm.parallel.data import DataParallel, global_grad_norm
 from pyjpllm.parallel.expert import Exchange, ExpertLinear, ExpertParallel
 from pyjpllm.parallel.flat import Bucket, FlatEntry, FlatGroup, FlatParameters
-from pyjpllm.parallel.layout import HeadRanges, Layout, head_ranges, layout_of, set_layout, split_range, split_sizes
+from pyjpllm.parallel.layout import (
+    HeadRanges,
+    Layout,
+    head_ranges,
+    layout_of,
+    piece_of,
+    pieces_of,
+    set_layout,
+    split_range,
+    split_sizes,
+)
 from pyjpllm.parallel.sequence import gather_vocabulary, tp_input, tp_output
 from pyjpllm.parallel.tensor import (
     ColumnParallelLinear,
@@ -37,6 +47,8 @@ __all__ = [
     "global_grad_norm",
     "head_ranges",
     "layout_of",
+    "piece_of",
+    "pieces_of",
     "set_layout",
     "split_range",
     "split_sizes",

@@ -11,7 +11,7 @@ import torch
 
 from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
-from pyjpllm.parallel.flat import FlatEntry, FlatParameters
+from pyjpllm.parallel.flat import FlatEntry, FlatParameters, Parameters
 from pyjpllm.parallel.zero import GradientSum
 
 UNDER_WAY = 2
@@ -149,7 +149,7 @@ class DataParallel:
         self._start_step()
 
 
-def global_grad_norm(flat: FlatParameters, mesh: Mesh) -> float:
+def global_grad_norm(flat: Parameters, mesh: Mesh) -> float:
     """The 2-norm of the whole gradient, the same number on all ranks; after :meth:`DataParallel.finish`.
 
     Squares are summed in FP64, a piece that ``copies`` ranks hold counts once. On the meta device, where there are no

@@ -9,7 +9,7 @@ many slices as there are replicas, and a rank keeps master values and optimizer 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class FlatEntry(NamedTuple):
     """One parameter's place: elements ``start`` to ``stop`` of each buffer of its group."""
 
     name: str
-    param: nn.Parameter
+    param: Tensor
     start: int
     stop: int
     layout: Layout
@@ -40,7 +40,7 @@ class Part(NamedTuple):
         entries: parameters, those that have elements in this range among them.
         master: their values in the master type.
         grad: the sum of their gradients, over all ranks after ``DataParallel.finish``.
-        model: their values in the model's type; the same memory as ``master`` when the types are equal.
+        model: their values in the model's type; ``master`` itself when the types are equal.
     """
 
     start: int
@@ -56,6 +56,38 @@ class Part(NamedTuple):
             start, stop = max(self.start, entry.start), min(self.stop, entry.stop)
             if start < stop:
                 yield entry, start, stop
+
+
+class Group(Protocol):
+    """Parameters that are stepped alike: `FlatGroup`, `ShardedGroup`."""
+
+    weight_decay: bool
+    replicas: str
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+
+class Parameters(Protocol):
+    """What the optimizer and checkpoints know of a rank's parameters: `FlatParameters`, `ShardedParameters`.
+
+    Attributes:
+        zero: the stage of ZeRO.
+        values: the model's values on their way after a step.
+    """
+
+    @property
+    def zero(self) -> int: ...
+    @property
+    def groups(self) -> Sequence[Group]: ...
+    @property
+    def values(self) -> ValueGather: ...
+    @property
+    def device(self) -> torch.device: ...
+    def entries(self) -> Iterator[tuple[Group, FlatEntry]]: ...
+    def zero_grad(self) -> None: ...
+    def master_to_model(self) -> None: ...
+    def remove_hooks(self) -> None: ...
 
 
 class FlatGroup:
@@ -92,7 +124,8 @@ class FlatGroup:
     ) -> None:
         first = named[0][1]
         self.weight_decay = weight_decay
-        self.replicas, self.grad_group = layout_of(first).replicas, layout_of(first).grad_group
+        self.replicas: str = layout_of(first).replicas
+        self.grad_group = layout_of(first).grad_group
         self.zero = zero if self.grad_group is None else min(zero, 1)
         align = max(1, ALIGNMENT_BYTES // max(model_dtype.itemsize, master_dtype.itemsize))
         self.entries: list[FlatEntry] = []
@@ -128,7 +161,8 @@ class FlatGroup:
             place = packed.stop
             master = self.master[slice(start, stop) if self.master is self.model else packed]
             grad = self.grad[packed if self.zero == 2 else slice(start, stop)]
-            self.parts.append(Part(start, stop, entries, master, grad, self.model[start:stop]))
+            model = master if self.master is self.model else self.model[start:stop]
+            self.parts.append(Part(start, stop, entries, master, grad, model))
         if zero:
             for bucket, part in zip(self.buckets, self.parts, strict=True):
                 bucket.part = part

@@ -5,12 +5,13 @@ H query heads, K key and value heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import distributed as dist
+from torch import nn
 
 from pyjpllm.config.check import heads_fit
 from pyjpllm.errors import UserError
@@ -107,6 +108,30 @@ def layout_of(param: torch.Tensor) -> Layout:
     """The layout attached to ``param``; a parameter without one is whole and held once."""
     layout: Layout | None = getattr(param, _ATTRIBUTE, None)
     return Layout.whole(param.shape) if layout is None else layout
+
+
+def piece_of(param: torch.Tensor) -> tuple[torch.Tensor, Layout]:
+    """This rank's values of a parameter, as memory without autograd, and where they lie in the whole one: with ZeRO-3 a
+    shard of what its layout says."""
+    layout = layout_of(param)
+    shard: Any = param
+    if not hasattr(shard, "device_mesh"):  # a DTensor has one; to import its class takes a second
+        return param.detach(), layout
+    (placement,), ranks = shard.placements, shard.device_mesh.size()
+    with torch.no_grad():
+        local = shard.to_local()
+    first, end = layout.slices[placement.dim]
+    length = -(-(end - first) // ranks)  # as torch.chunk has it: the last ones may be shorter, or empty
+    start = min(first + shard.device_mesh.get_local_rank() * length, end)
+    slices = list(layout.slices)
+    slices[placement.dim] = (start, min(start + length, end))
+    return local, replace(layout, slices=tuple(slices))
+
+
+def pieces_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, Layout]]:
+    """Every parameter's piece on this rank by name, as memory to read or to fill, and where it lies in the whole."""
+    for name, param in module.named_parameters():
+        yield name, *piece_of(param)
 
 
 class Place(Protocol):

@@ -1,4 +1,4 @@
-"""AdamW over flat buffers: the state beside every group of parameters, and one fused pass a step."""
+"""AdamW over the parts that a rank steps: the state beside each, and one fused pass a step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyjpllm import ops
 from pyjpllm.config.schema import OptimizerConfig
-from pyjpllm.parallel.flat import FlatGroup, FlatParameters, Part
+from pyjpllm.parallel.flat import Group, Parameters, Part
 from pyjpllm.parallel.layout import Layout
 
 KINDS = ("master", "exp_avg", "exp_avg_sq")
@@ -19,7 +19,7 @@ KINDS = ("master", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Piece:
-    """This rank's part of one named parameter and of its optimizer state, as views into the flat buffers."""
+    """This rank's part of one named parameter and of its optimizer state, as views into its buffers."""
 
     name: str
     layout: Layout
@@ -35,7 +35,7 @@ class AdamW:
     ``updates`` counts the steps really taken (a skipped step does not move the bias correction).
     """
 
-    def __init__(self, flat: FlatParameters, config: OptimizerConfig) -> None:
+    def __init__(self, flat: Parameters, config: OptimizerConfig) -> None:
         self.flat = flat
         self.config = config
         self.updates = 0
@@ -45,7 +45,7 @@ class AdamW:
     def step(self, lr: float, grad_scale: float) -> None:
         """One update of every parameter at rate ``lr``; gradients count ``grad_scale`` times (clipping).
 
-        With ZeRO the other ranks' values are under way afterwards (`FlatParameters.values`).
+        With ZeRO the other ranks' values are under way afterwards (`Parameters.values`).
         """
         self.updates += 1
         for group, part, exp_avg, exp_avg_sq in self._parts():
@@ -61,17 +61,17 @@ class AdamW:
                 weight_decay=self.config.weight_decay if group.weight_decay else 0.0,
                 step=self.updates,
                 grad_scale=grad_scale,
-                model_param=None if group.master is group.model else part.model,
+                model_param=None if part.model is part.master else part.model,
             )
         self.flat.values.start()
 
-    def _parts(self) -> Iterator[tuple[FlatGroup, Part, Tensor, Tensor]]:
+    def _parts(self) -> Iterator[tuple[Group, Part, Tensor, Tensor]]:
         parts = [(group, part) for group in self.flat.groups for part in group.parts]
         for (group, part), exp_avg, exp_avg_sq in zip(parts, self.exp_avg, self.exp_avg_sq, strict=True):
             yield group, part, exp_avg, exp_avg_sq
 
     def pieces(self) -> Iterator[Piece]:
-        """Every parameter's local part with its state, in the order of the flat buffers, as rectangles.
+        """Every parameter's local part with its state, in the order of the parts, as rectangles.
 
         One without elements has none.
         """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ from pyjpllm.parallel.pipeline import (
 )
 from pyjpllm.training.metrics import Timers
 from pyjpllm.training.step import Sums
+
+if TYPE_CHECKING:
+    from pyjpllm.parallel.sharded import ShardedDataParallel
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Pipeline:
     def accumulate_gradients(
         self,
         model: Transformer,
-        data_parallel: DataParallel,
+        data_parallel: DataParallel | ShardedDataParallel,
         batches: Sequence[Batch],
         *,
         count: Tensor,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.model import Transformer
 from pyjpllm.parallel.data import DataParallel
 from pyjpllm.training.metrics import Timers
+
+if TYPE_CHECKING:
+    from pyjpllm.parallel.sharded import ShardedDataParallel
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Sums:
 
 def accumulate_gradients(
     model: Transformer,
-    data_parallel: DataParallel,
+    data_parallel: DataParallel | ShardedDataParallel,
     batches: Sequence[Batch],
     *,
     count: Tensor,

@@ -18,18 +18,10 @@ from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import AXES, FIELD_OF_AXIS, Mesh
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
-from pyjpllm.model import Transformer, count_parameters, flops_per_token, initialize
-from pyjpllm.model.huggingface import load_weights
-from pyjpllm.ops.types import DTYPES
-from pyjpllm.parallel import (
-    ContextParallel,
-    DataParallel,
-    ExpertParallel,
-    FlatParameters,
-    TensorParallel,
-    global_grad_norm,
-)
+from pyjpllm.model import count_parameters, flops_per_token
+from pyjpllm.parallel import global_grad_norm
 from pyjpllm.training import checkpoint
+from pyjpllm.training.build import build
 from pyjpllm.training.experts import balance, expert_biases, load_expert_biases, weigh_losses
 from pyjpllm.training.faults import StepJudge, StopRequest
 from pyjpllm.training.machine import describe, flushing_denormals, peak_flops, threads_per_rank
@@ -122,19 +114,10 @@ class Trainer:
         self.tokenizer = Tokenizer.load(config.data.tokenizer)
 
         self.pipeline = Pipeline.of(config, mesh)
-        self.model = build_model(config, mesh, self.device, weights=start is None, pipeline=self.pipeline)
-        self.flat = FlatParameters(
-            self.model.named_parameters(),
-            master_dtype=torch.float64 if config.precision.dtype == "fp64" else torch.float32,
-            model_dtype=DTYPES[config.precision.dtype],
-            bucket_bytes=int(config.parallel.bucket_mib * 2**20),
-            mesh=mesh,
-            zero=config.parallel.zero,
+        self.model, self.parameters, self.data_parallel = build(
+            config, mesh, self.device, weights=start is None, pipeline=self.pipeline
         )
-        self.flat.values.overlap(self.model.reading_order())
-        sixteen = config.parallel.gradient_dtype == "model"
-        self.data_parallel = DataParallel(self.flat, mesh, dtype=DTYPES[config.precision.dtype] if sixteen else None)
-        self.optimizer = AdamW(self.flat, config.optimizer)
+        self.optimizer = AdamW(self.parameters, config.optimizer)
         self.judge = StepJudge(config.train.max_skipped_steps)
         self.loss_scale = LossScale(config.precision)
         self.step, self.consumed = 0, 0
@@ -224,7 +207,7 @@ class Trainer:
             timers=timers,
         )
         with timers.phase("communicate"):
-            norm = global_grad_norm(self.flat, self.mesh) / scale
+            norm = global_grad_norm(self.parameters, self.mesh) / scale
             # Ranks of a tensor-parallel group have the same loss: one of them counts. A signal counts from any rank.
             counts = 1.0 if self.mesh.is_first("tp") else 0.0
             wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
@@ -242,7 +225,7 @@ class Trainer:
             if taken:
                 self.optimizer.step(lr, clip_scale(norm, config.optimizer.clip_grad_norm) / scale)
                 self.loss_scale.good()
-            self.flat.zero_grad()
+            self.parameters.zero_grad()
         self.step = step
         self.consumed += config.train.global_batch
         tokens = config.train.global_batch * config.data.sequence_length
@@ -272,10 +255,11 @@ class Trainer:
         if not (last or (interval and self.step % interval == 0)):
             return
         with self.timers.phase("evaluate"):
-            self.flat.values.wait()  # texts read weights before forward does
+            self.parameters.values.wait()  # texts read weights before forward does
             if self.valid is not None:
                 record.update(self.valid.run(self.model))
-            if self.mesh.is_first("expert_replicas"):  # ranks that share experts write together
+            # Ranks that share experts write together, and those that share all weights.
+            if self.mesh.is_first("expert_replicas") or self.parameters.zero == 3:
                 reader = self.model if self.pipeline is None else PipelinedReader(self.model, self.pipeline)
                 for prompt, text in write_samples(reader, self.tokenizer, self.config):
                     if self.metrics is not None:
@@ -345,30 +329,10 @@ class Trainer:
             self.saving.wait()
         if self.metrics is not None:
             self.metrics.close()
-        self.flat.remove_hooks()
+        self.parameters.remove_hooks()
         self.loader.close()
         if self.valid is not None:
             self.valid.loader.close()
-
-
-def build_model(
-    config: Config, mesh: Mesh, device: torch.device, *, weights: bool, pipeline: Pipeline | None = None
-) -> Transformer:
-    """This rank's part of the model in the master type; ``weights``: initialised, or read from ``model.init_from``."""
-    dtype = torch.float64 if config.precision.dtype == "fp64" else torch.float32
-    tp = TensorParallel.from_mesh(mesh, config.parallel.sequence)
-    parts, tied_group = (None, None) if pipeline is None else (pipeline.mine, pipeline.tied_group)
-    context = ContextParallel.from_mesh(mesh, config.parallel.context_kind, config.data.sequence_length)
-    ep = ExpertParallel.from_mesh(mesh)
-    model = Transformer(
-        config.model, tp=tp, ep=ep, dtype=dtype, device=device, parts=parts, tied_group=tied_group, context=context
-    )
-    model.activation_checkpointing = config.train.activation_checkpointing
-    if weights and config.model.init_from is not None:
-        load_weights(model, Path(config.model.init_from))
-    elif weights:
-        initialize(model, config.train.seed)
-    return model
 
 
 def _layout(mesh: Mesh) -> str:

@@ -18,7 +18,7 @@ from tests.training.test_trainer import records, stop_after
 
 LAYOUTS = {
     4: ("parallel.tensor=2", "parallel.sequence=true", "parallel.zero=1"),
-    2: ("parallel.zero=2", "train.eval_interval=2"),
+    2: ("parallel.zero=3", "train.eval_interval=2"),
     1: (),
 }
 

@@ -15,7 +15,7 @@ from pyjpllm.errors import UserError
 from pyjpllm.model.huggingface.config import architecture
 from pyjpllm.model.huggingface.names import hf_names
 from pyjpllm.model.transformer import Transformer
-from pyjpllm.parallel import Layout, layout_of
+from pyjpllm.parallel import Layout, pieces_of
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -99,8 +99,7 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
     known = {one for name, param in whole.named_parameters() for one in hf_names(name, tuple(param.shape), kind)}
     wanted: dict[str, tuple[int, ...]] = {}
     pieces: list[tuple[str, torch.Tensor, Layout]] = []
-    for name, param in model.named_parameters():
-        layout = layout_of(param)
+    for name, param, layout in pieces_of(model):
         names = hf_names(name, layout.global_shape, kind)
         experts = param.ndim == 3
         wanted |= dict.fromkeys(names, layout.global_shape[1:] if experts else layout.global_shape)
