@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,15 +26,16 @@ from pyjpllm import distributed
 from pyjpllm.config.schema import Config
 from pyjpllm.data.batch import Batch
 from pyjpllm.distributed import collectives, make_mesh
+from pyjpllm.model import Transformer
 from pyjpllm.ops import use_backend
-from pyjpllm.parallel import DataParallel, FlatParameters
+from pyjpllm.parallel import FlatParameters
 from pyjpllm.parallel.pipeline import Event
+from pyjpllm.training.build import build
 from pyjpllm.training.memory import plan
 from pyjpllm.training.metrics import Timers
 from pyjpllm.training.optimizer import AdamW
 from pyjpllm.training.pipeline import Pipeline
 from pyjpllm.training.step import accumulate_gradients
-from pyjpllm.training.trainer import build_model
 
 BASE: dict[str, Any] = {
     "model": {
@@ -67,7 +69,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     },
     "dp 4, zero 1": {"parallel": {"zero": 1}},
     "dp 4, zero 1, bf16": {"parallel": {"zero": 1}, "precision": {"dtype": "bf16"}},
-    "dp 2 x tp 2, zero 2": {"parallel": {"tensor": 2, "zero": 2}},
+    "dp 2 x tp 2, zero 2": {"parallel": {"tensor": 2, "zero": 2, "bucket_mib": 0.25}},
+    "dp 4, zero 3": {"parallel": {"zero": 3}},
+    "dp 2 x tp 2, zero 3, bf16": {"parallel": {"tensor": 2, "zero": 3}, "precision": {"dtype": "bf16"}},
     "pp 2, zb-v x dp 2, zero 1": {"parallel": {"pipeline": 2, "zero": 1}},
     "cp 4": {"parallel": {"context": 4}},
     "pp 2, zb-v x cp 2, ulysses": {"parallel": {"pipeline": 2, "context": 2, "context_kind": "ulysses"}},
@@ -117,11 +121,11 @@ class Highest(list[Event]):
 
 
 class WatchingTimers(Timers):
-    """Takes the live bytes after each phase."""
+    """Takes the live bytes after each phase, and those of weights that ZeRO-3 has gathered."""
 
-    def __init__(self, live: LiveBytes) -> None:
+    def __init__(self, live: LiveBytes, model: Transformer) -> None:
         super().__init__(torch.device("cpu"))
-        self.live, self.bytes = live, 0
+        self.live, self.bytes, self.model, self.gathered = live, 0, model, 0
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -129,6 +133,9 @@ class WatchingTimers(Timers):
         with super().phase(name):
             yield
         self.bytes = max(self.bytes, self.live.bytes)
+        if self.model.gathered_dtype is not None:
+            here = [_bytes(param) for param in self.model.parameters() if not isinstance(param, DTensor)]
+            self.gathered = max(self.gathered, sum(here))
 
 
 def config_of(fields: dict[str, Any]) -> Config:
@@ -142,13 +149,8 @@ def measure(config: Config, world: distributed.World) -> dict[str, int]:
     mesh = make_mesh(world, tp=parallel.tensor, pp=parallel.pipeline, cp=parallel.context)
     pipeline = Pipeline.of(config, mesh)
     cpu = torch.device("cpu")
-    model = build_model(config, mesh, cpu, weights=False, pipeline=pipeline)
-    with torch.no_grad():
-        for param in model.parameters():
-            param.normal_(0, 0.02)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision.dtype]
-    flat = FlatParameters(model.named_parameters(), model_dtype=dtype, mesh=mesh, zero=parallel.zero)
-    data_parallel, optimizer = DataParallel(flat, mesh), AdamW(flat, config.optimizer)
+    model, parameters, data_parallel = build(config, mesh, cpu, weights=True, pipeline=pipeline)
+    optimizer = AdamW(parameters, config.optimizer)
     count = config.train.global_batch // mesh.size("batch") // config.train.micro_batch
     shape = (config.train.micro_batch, config.data.sequence_length)
     ids_BS = torch.randint(config.model.vocab_size, shape)
@@ -156,9 +158,9 @@ def measure(config: Config, world: distributed.World) -> dict[str, int]:
     batches = [Batch(*map(model.context.take, fields), None)] * count
     found = 0
     for _ in range(2):  # the first step makes what lives on: tables of the rotation
-        flat.zero_grad()
+        parameters.zero_grad()
         with LiveBytes() as live:
-            timers = WatchingTimers(live)
+            timers = WatchingTimers(live, model)
             if pipeline is not None:
                 highest = Highest(live)
                 object.__setattr__(pipeline, "events", highest)
@@ -167,13 +169,19 @@ def measure(config: Config, world: distributed.World) -> dict[str, int]:
                 model, data_parallel, batches, count=torch.ones((), dtype=torch.float64), z_loss=0.0, timers=timers
             )
             found = timers.bytes if pipeline is None else highest.bytes
+    if isinstance(parameters, FlatParameters):
+        weights = [buffer for g in parameters.groups for buffer in {g.model, g.master}]
+        gradients = [group.grad for group in parameters.groups]
+    else:
+        parts = [part for group in parameters.groups for part in group.parts]
+        weights, gradients = [part.master for part in parts], [part.grad for part in parts]
     sizes = {
-        "weights": sum(_bytes(g.model) + (_bytes(g.master) if g.master is not g.model else 0) for g in flat.groups),
-        "gradients": sum(_bytes(g.grad) for g in flat.groups),
+        "weights": sum(map(_bytes, weights)) + timers.gathered,
+        "gradients": sum(map(_bytes, gradients)),
         "optimizer": sum(map(_bytes, (*optimizer.exp_avg, *optimizer.exp_avg_sq))),
         "activations": found,
     }
-    flat.remove_hooks()
+    parameters.remove_hooks()
     return sizes
 
 

@@ -13,7 +13,8 @@ from pyjpllm.config.schema import Config
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer, head_in_layers
 from pyjpllm.ops.types import DTYPES
-from pyjpllm.parallel import ContextParallel, TensorParallel, head_ranges, split_sizes
+from pyjpllm.parallel import ContextParallel, FlatParameters, TensorParallel, head_ranges, split_sizes
+from pyjpllm.parallel.data import UNDER_WAY
 from pyjpllm.parallel.pipeline import (
     Costs,
     Kind,
@@ -37,7 +38,8 @@ class RankMemory:
     """Of each of its chunks."""
     parameters: int
     weights: int
-    """In the model's type, and the master copy where that is another one."""
+    """In the model's type, and the master copy where that is another one; with ZeRO-3 the gathered weights of one block
+    come on top while it computes."""
     gradients: int
     optimizer: int
     activations: int
@@ -100,15 +102,24 @@ def _rank(config: Config, sizes: dict[str, int], schedule: Schedule, parts: Sequ
     tokens = config.train.micro_batch * context.lengths[0]
     kept = [kept_for_backward(config, part, tp, tokens) for part in parts]
     zero, replicas = config.parallel.zero, sizes["data"] * sizes["context"] * sizes["expert"]
+    if zero == 3 and replicas == 1:
+        zero = 0
     own = count // replicas if zero else count
+    travelling = 0
+    if zero == 2:  # the last buckets of a micro-batch, and their sums, while the next one goes forward
+        flat = FlatParameters(model.named_parameters(), bucket_bytes=config.parallel.bucket_mib * 2**20 * 4 / master)
+        sent = sum(bucket.stop - bucket.start for bucket in flat.buckets[-UNDER_WAY:])
+        travelling = (sent + sent // replicas) * master
+    # With ZeRO-3 what is outside blocks stays gathered from forward to the end of backward.
+    whole = count - sum(param.numel() for param in model.blocks.parameters()) if zero == 3 else count
     return RankMemory(
         rank,
         tuple(part.stop - part.start for part in mine),
         count,
-        count * activation + (own * master if master != activation else 0),
-        (own if zero == 2 else count) * master,
+        whole * activation + (own * master if master != activation or zero == 3 else 0),
+        (own if zero >= 2 else count) * master,
         2 * own * master,
-        _peak(schedule, rank, kept, activation * _residual(config, tp, tokens)),
+        _peak(schedule, rank, kept, activation * _residual(config, tp, tokens)) + travelling,
     )
 
 
