@@ -1,12 +1,19 @@
-"""One rank of ``tests.mpi.run_ranks``: start torch.distributed, call the function, leave the result as a file."""
+"""One rank of ``tests.mpi.run_ranks``: start torch.distributed, call functions, leave their results as files.
+
+``python -m tests._mpi_worker BACKEND FOLDER``: takes paths of tasks from the pipe ``to-RANK`` in FOLDER, a line each,
+to the end of the pipe, and answers each on the pipe ``from`` with a line ``RANK ok`` or ``RANK failed``. After a failure
+it ends, and with it the job.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -15,10 +22,23 @@ def main() -> None:
     import pyjpllm.distributed as pd
 
     torch.set_num_threads(1)
-    task = Path(sys.argv[1])
-    module, qualname, backend, args, kwargs = pickle.loads(task.read_bytes())
+    backend, folder = sys.argv[1], Path(sys.argv[2])
     world = pd.init(backend)
+    if world.rank:
+        _stop_coverage()
+    answers = os.open(folder / "from", os.O_WRONLY)
+    with open(folder / f"to-{world.rank}", encoding="utf-8") as tasks:
+        for line in tasks:
+            ok = _carry_out(Path(line.rstrip("\n")), world)
+            os.write(answers, f"{world.rank} {'ok' if ok else 'failed'}\n".encode())
+            if not ok:
+                sys.exit(1)
+    pd.finalize()
+
+
+def _carry_out(task: Path, world: Any) -> bool:
     try:
+        module, qualname, args, kwargs = pickle.loads(task.read_bytes())
         fn = importlib.import_module(module)
         for name in qualname.split("."):
             fn = getattr(fn, name)
@@ -27,8 +47,17 @@ def main() -> None:
     except BaseException:
         error = task.parent / f"error-{world.rank:04d}.txt"
         error.write_text(f"rank {world.rank}:\n{traceback.format_exc()}")
-        raise
-    pd.finalize()
+        traceback.print_exc()
+        return False
+    return True
+
+
+def _stop_coverage() -> None:
+    """Ranks run the same lines but for a few, and to follow them takes as long as to run them: one rank is enough."""
+    coverage = sys.modules.get("coverage")
+    current = None if coverage is None else coverage.Coverage.current()
+    if current is not None:
+        current.stop()
 
 
 if __name__ == "__main__":

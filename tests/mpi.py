@@ -11,10 +11,13 @@ import contextlib
 import functools
 import os
 import pickle
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +94,87 @@ def _tail(text: str, characters: int = 6000) -> str:
     return text[-characters:]
 
 
+class Ranks:
+    """Ranks that have started and take one function after another: most of a short test is the start of Python."""
+
+    def __init__(self, nranks: int, backend: str, env: Mapping[str, str] | None = None) -> None:
+        self.nranks = nranks
+        self._folder = Path(tempfile.mkdtemp(prefix="pyjpllm-ranks-"))
+        for name in ("from", *(f"to-{rank}" for rank in range(nranks))):
+            os.mkfifo(self._folder / name)
+        # Open for both ways: neither side waits for the other to come, and a reader sees the end when all have closed.
+        self._answers = os.open(self._folder / "from", os.O_RDWR | os.O_NONBLOCK)
+        self._tasks = [os.open(self._folder / f"to-{rank}", os.O_RDWR | os.O_CLOEXEC) for rank in range(nranks)]
+        start = [] if nranks == 1 else [*mpirun(), "-n", str(nranks)]
+        with open(self._folder / "stdout", "wb") as out, open(self._folder / "stderr", "wb") as err:
+            self._process = subprocess.Popen(
+                [*start, sys.executable, "-m", "tests._mpi_worker", backend, str(self._folder)],
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                env=rank_environment(env),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def call(self, task: Path, timeout: float) -> None:
+        """Have all ranks carry out a task; AssertionError, and the ranks are gone, when one fails or time is up."""
+        for pipe in self._tasks:
+            os.write(pipe, f"{task}\n".encode())
+        end, answers, ok = time.monotonic() + timeout, b"", 0
+        while ok < self.nranks:
+            ready = select.select([self._answers], [], [], 0.2)[0]
+            if ready:
+                answers += os.read(self._answers, 1 << 16)
+                *lines, answers = answers.split(b"\n")
+                ok += sum(line.endswith(b" ok") for line in lines)
+                if any(line.endswith(b" failed") for line in lines):
+                    self._wait(20)  # for the tracebacks of the others
+                    raise AssertionError(self.end())
+            if self._process.poll() is not None:
+                raise AssertionError(self.end())
+            if time.monotonic() > end:
+                raise AssertionError(f"not done after {timeout} s; {self.end(0)}")
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def end(self, patience: float = 60) -> str:
+        """No more tasks: they leave, or are made to. What they have said, for a failed test."""
+        for pipe in self._tasks:
+            os.close(pipe)
+        self._tasks = []
+        self._wait(patience)
+        if self._process.poll() is None:
+            _end(self._process)
+        os.close(self._answers)
+        said = {name: _tail((self._folder / name).read_text(errors="replace")) for name in ("stdout", "stderr")}
+        shutil.rmtree(self._folder)
+        return f"exit code {self._process.returncode}\n--- stdout\n{said['stdout']}\n--- stderr\n{said['stderr']}"
+
+
+# Ranks that wait for the next test, those used last at the end; about so many processes at a time.
+_waiting: dict[tuple[int, str], Ranks] = {}
+_MOST_WAITING = 22
+
+
+def end_waiting_ranks() -> None:
+    """Let all ranks go that wait for the next test."""
+    while _waiting:
+        _waiting.popitem()[1].end()
+
+
+def _ranks(nranks: int, backend: str) -> Ranks:
+    """Ranks that have waited, or new ones; they are the caller's until it puts them back."""
+    found = _waiting.pop((nranks, backend), None)
+    if found is None:
+        while _waiting and sum(ranks.nranks for ranks in _waiting.values()) + nranks > _MOST_WAITING:
+            _waiting.pop(next(iter(_waiting))).end()
+        found = Ranks(nranks, backend)
+    return found
+
+
 def run_ranks(
     fn: Callable[..., Any],
     nranks: int,
@@ -98,38 +182,36 @@ def run_ranks(
     backend: str = "mpi4py",
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
+    fresh: bool = False,
     **kwargs: Any,
 ) -> list[Any]:
     """Call ``fn(world, *args, **kwargs)`` on every rank after ``pyjpllm.distributed.init(backend)``.
 
     ``fn`` is imported on the ranks by module and name, so it stands at the top of a module. Arguments and results
     are pickled. Returns the results in rank order; a rank that fails raises AssertionError with its traceback.
-    One rank runs without mpirun.
+    One rank runs without mpirun. Ranks stay for the next call, unless it is ``fresh``, for a function that changes what
+    is global, or has an environment of its own.
     """
     if "<locals>" in fn.__qualname__ or fn.__name__ == "<lambda>":
         raise ValueError(f"{fn.__qualname__}: ranks import the function by name, so it must be at the top of a module")
-    with tempfile.TemporaryDirectory(prefix="pyjpllm-ranks-") as folder:
+    alone = fresh or env is not None
+    ranks = Ranks(nranks, backend, env) if alone else _ranks(nranks, backend)
+    with tempfile.TemporaryDirectory(prefix="pyjpllm-task-") as folder:
         task = Path(folder) / "task.pkl"
-        task.write_bytes(pickle.dumps((fn.__module__, fn.__qualname__, backend, args, kwargs)))
-        argv = [sys.executable, "-m", "tests._mpi_worker", str(task)]
-        if nranks == 1:
-            done = subprocess.run(
-                argv,
-                capture_output=True,
-                text=True,
-                env=rank_environment(env),
-                cwd=ROOT,
-                timeout=timeout,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        else:
-            done = launch(argv, nranks, timeout=timeout, env=env)
-        errors = [path.read_text() for path in sorted(Path(folder).glob("error-*.txt"))]
-        if errors or done.returncode != 0:
+        task.write_bytes(pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs)))
+        try:
+            ranks.call(task, timeout)
+        except AssertionError as end:
+            errors = [path.read_text() for path in sorted(Path(folder).glob("error-*.txt"))]
             report = "\n".join(errors) or "no rank left a traceback"
-            raise AssertionError(
-                f"{fn.__module__}.{fn.__qualname__} on {nranks} ranks, {backend}: exit code {done.returncode}\n"
-                f"{report}\n--- stdout\n{_tail(done.stdout)}\n--- stderr\n{_tail(done.stderr)}"
-            )
-        return [pickle.loads((Path(folder) / f"result-{rank:04d}.pkl").read_bytes()) for rank in range(nranks)]
+            what = f"{fn.__module__}.{fn.__qualname__} on {nranks} ranks, {backend}"
+            raise AssertionError(f"{what}: {report}\n{end}") from None
+        except BaseException:
+            ranks.end()
+            raise
+        results = [pickle.loads((Path(folder) / f"result-{rank:04d}.pkl").read_bytes()) for rank in range(nranks)]
+    if alone:
+        ranks.end()
+    else:
+        _waiting[nranks, backend] = ranks
+    return results

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pyjpllm.distributed import runtime
-from pyjpllm.distributed.comm_thread import Lane, Operation, Steps
+from pyjpllm.distributed.engine import Lane, Operation, Steps
 from pyjpllm.distributed.progress import group_key
 from pyjpllm.distributed.transport import Communicator
 from pyjpllm.distributed.work import MPIWork, WorkList
@@ -120,7 +120,7 @@ class GroupOverMPI(_ProcessGroup):  # type: ignore[misc]
         return False
 
     def _wait_for_pending_works(self) -> None:
-        for operation in list(self._rt.thread.pending.values()):
+        for operation in list(self._rt.engine.pending.values()):
             if operation.group is self:
                 operation.work.wait()
 
@@ -161,12 +161,12 @@ class GroupOverMPI(_ProcessGroup):  # type: ignore[misc]
         sequence: int,
         opts: Any,
     ) -> MPIWork:
-        thread = self._rt.thread
-        work = MPIWork(outputs, thread.waiters, label)
+        engine = self._rt.engine
+        work = MPIWork(outputs, engine, label)
         timeout = opts.timeout.total_seconds() if opts is not None else 0.0
         deadline = time.monotonic() + (timeout if timeout > 0 else self._timeout_s)
         operation = Operation(work, lane, lambda: f"{label}{_shapes(shown)}", self, sequence, deadline)
-        thread.submit(operation, make_steps(operation))
+        engine.submit(operation, make_steps(operation))
         if self._coalescing is not None:
             self._coalescing.append(work)
         return work

@@ -1,7 +1,7 @@
 """The backend ``mpi4py`` of torch.distributed: its collectives and point-to-point calls, for CPU tensors.
 
 A method checks and prepares its tensors on the caller's thread and enqueues a generator (transport.py,
-reductions.py) for the communication thread; the Work it returns is completed there.
+reductions.py) for the engine; the Work it returns is completed there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from pyjpllm.distributed import reductions, runtime, transport
-from pyjpllm.distributed.comm_thread import Operation, Steps
 from pyjpllm.distributed.compat import with_all_names
+from pyjpllm.distributed.engine import Operation, Steps
 from pyjpllm.distributed.group import NAME, GroupOverMPI, Tensors
 from pyjpllm.distributed.short_forms import with_short_forms
 from pyjpllm.distributed.staging import Staging
@@ -300,7 +300,7 @@ class ProcessGroupMPI4Py(GroupOverMPI):
         try:
             work.wait(datetime.timedelta(seconds=left))
         except RuntimeError as error:
-            self._rt.thread.cancel(work)
+            self._rt.engine.cancel(work)
             raise RuntimeError(f"monitored_barrier: {complaint}") from error
 
     # -- groups
@@ -337,9 +337,9 @@ def make_group(rt: runtime.Runtime, ranks: Sequence[int], name: str, timeout: da
     """Create a group together with its other members, and wait for them."""
     box: list[Communicator] = []
     label = f"new_group {name!r} of world ranks {list(ranks)}"
-    work = MPIWork([], rt.thread.waiters, label)
+    work = MPIWork([], rt.engine, label)
     op = Operation(work, None, lambda: label, None, 0, time.monotonic() + timeout.total_seconds())
-    rt.thread.submit(op, rt.communicator_steps(ranks, name, box))
+    rt.engine.submit(op, rt.communicator_steps(ranks, name, box))
     work.wait()
     return ProcessGroupMPI4Py(rt, box[0], name, ranks, timeout)
 

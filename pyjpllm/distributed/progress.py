@@ -95,7 +95,7 @@ class Table:
         """This rank has enqueued its collective number ``sequence`` on ``group``."""
         offset = self._offset(group)
         if offset is not None:
-            # Not the number of those ended: the communication thread writes that one.
+            # Not the number of those ended: who ends one writes that.
             _ENQUEUED.pack_into(self._memory, offset, group, sequence)
             _LABEL.pack_into(self._memory, offset + 24, label.encode())
 

@@ -1,4 +1,4 @@
-"""Reductions over one communicator, as generators for the communication thread.
+"""Reductions over one communicator, as generators for an engine.
 
 Two ways. **Ordered**: every rank gets its piece from all others, reduces the pieces in rank order (16-bit floats in
 FP32), and the pieces are gathered. The bits depend on nothing but the numbers and the number of ranks; 16-bit data
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pyjpllm.distributed.comm_thread import Operation, Steps
+from pyjpllm.distributed.engine import Operation, Steps
 from pyjpllm.distributed.transport import Communicator, _pieces, all_gather, as_one, small
 
 # From this many bytes a rank on, floating sums go the ordered way.

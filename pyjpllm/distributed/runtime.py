@@ -1,17 +1,20 @@
-"""MPI in this process: started once at thread level SERIALIZED, then only called by the communication thread."""
+"""MPI in this process: started once at thread level SERIALIZED, then only called by its engine."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import hashlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pyjpllm.distributed import endings, launch, leftovers
-from pyjpllm.distributed.comm_thread import CommThread, Steps
+from pyjpllm.distributed import cores, endings, launch, leftovers
+from pyjpllm.distributed.callers import Callers
+from pyjpllm.distributed.comm_thread import CommThread
+from pyjpllm.distributed.engine import Engine, Steps
 from pyjpllm.distributed.progress import FAILED, LEAVING, Table
 from pyjpllm.distributed.transport import Communicator
 from pyjpllm.distributed.watchdog import Watchdog
@@ -19,7 +22,7 @@ from pyjpllm.errors import UserError
 
 
 class Runtime:
-    """MPI, the communication thread, the watchdog, and who this process is. Making one is collective."""
+    """MPI, its engine, the watchdog, and who this process is. Making one is collective."""
 
     def __init__(self, mpi: Any, deterministic: bool) -> None:
         world = mpi.COMM_WORLD
@@ -41,10 +44,24 @@ class Runtime:
         self._control = world.Dup()
         self._tag_limit: int = world.Get_attr(mpi.TAG_UB)
         self._creations: Counter[str] = Counter()
-        self.thread = CommThread(self._test, self._publish_ended)
-        self.watchdog = (
-            Watchdog(self.rank, self.table, self.thread.pending, launch.forget_store) if self.table else None
+        self.cores = cores.divide(
+            os.environ.get(cores.VARIABLE, "auto"),
+            mine=os.sched_getaffinity(0),
+            online=os.cpu_count() or 1,
+            local_rank=self.local_rank,
+            local_size=self.local_size,
+            threads=cores.threads_written(),
         )
+        os.sched_setaffinity(0, self.cores.compute)
+        self.engine = self._make_engine()
+        self.watchdog = (
+            Watchdog(self.rank, self.table, self.engine.pending, launch.forget_store) if self.table else None
+        )
+
+    def _make_engine(self) -> Engine:
+        if self.cores.communication is None:
+            return Callers(self._test, self._publish_ended)
+        return CommThread(self._test, self._publish_ended, self.cores.communication)
 
     def _test(self, requests: list[Any], statuses: list[Any] | None) -> bool:
         """Whether all are done. Of one request MPI tells the error; of several, only that there is one."""
@@ -157,7 +174,7 @@ def check_size(found: launch.Launch | None, size: int, library: str) -> None:
 
 
 def finalize() -> None:
-    """End the communication thread and MPI; collective. Without effect when MPI is not running, or when this process
+    """End the engine and MPI; collective. Without effect when MPI is not running, or when this process
     is on its way out because of an error: MPI_Finalize would wait for the others, who wait for this rank."""
     global _runtime
     if endings.failing():
@@ -168,7 +185,7 @@ def finalize() -> None:
         return
     if runtime.table is not None:
         runtime.table.set_state(LEAVING)
-    runtime.thread.stop()
+    runtime.engine.stop()
     with contextlib.suppress(Exception):
         runtime.mpi.Is_finalized() or runtime.mpi.Finalize()
     if runtime.watchdog is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pyjpllm.distributed.comm_thread import Steps
+from pyjpllm.distributed.engine import Steps
 
 
 class Staging:

@@ -1,4 +1,4 @@
-"""Data movement over one MPI communicator, as generators for the communication thread. No arithmetic here.
+"""Data movement over one MPI communicator, as generators for an engine. No arithmetic here.
 
 ``x`` are contiguous CPU tensors; ``P`` is the number of ranks, ``r`` this rank.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pyjpllm.distributed.comm_thread import Operation, Steps
+from pyjpllm.distributed.engine import Operation, Steps
 
 # One message carries at most this many bytes: MPI counts are C ints.
 MAX_MESSAGE = 1 << 30

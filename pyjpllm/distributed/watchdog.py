@@ -24,7 +24,7 @@ _LEFT_GRACE_S = 5.0
 
 
 class Watchdog:
-    """Looks at ``pending`` (the communication thread's operations) and at the node's ranks once a second."""
+    """Looks at ``pending`` (the operations under way) and at the node's ranks once a second."""
 
     def __init__(self, rank: int, table: Table, pending: dict[int, Any], on_end: Callable[[], None]) -> None:
         self._rank = rank

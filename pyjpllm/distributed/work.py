@@ -1,4 +1,4 @@
-"""Handles of operations under way: torch's Work and Future, completed by the communication thread."""
+"""Handles of operations under way: torch's Work and Future, completed by the engine that carries them out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
+from pyjpllm.distributed.engine import Engine
+
 # Python callbacks on a Future may call collectives and wait for them (torch's PowerSGD hook does), so they must not
-# run on the communication thread, nor wait for each other: a pool that grows while all its threads are busy.
+# run where operations are carried out, nor wait for each other: a pool that grows while all its threads are busy.
 _MAX_CALLBACK_THREADS = 64
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -62,60 +64,60 @@ class MPIFuture(Future[Any]):
 
 
 class MPIWork(dist.Work):
-    """One operation. ``wait`` blocks the caller, never the communication thread.
+    """One operation, which ``engine`` carries out."""
 
-    ``waiters``: the communication thread's set of works that somebody waits for; while it is not empty the thread
-    polls without sleeping, because the waiting thread's core is free.
-    """
-
-    def __init__(self, outputs: list[torch.Tensor], waiters: set[MPIWork], label: str) -> None:
+    def __init__(self, outputs: list[torch.Tensor], engine: Engine, label: str) -> None:
         super().__init__()
         self._outputs = outputs
-        self._waiters = waiters
+        self._engine = engine
         self._label = label
         self._gate = _thread.allocate_lock()
         self._gate.acquire()
-        self._finished = False
+        self.is_finished = False
         self._error: BaseException | None = None
         self._source = -1
         self._future: MPIFuture | None = None
         self._lock = _thread.allocate_lock()
 
-    # -- called by the communication thread
+    # -- for the engine
 
     def finish(self, error: BaseException | None = None, source: int = -1) -> None:
         """Mark as done, wake those who wait, complete the future."""
         self._error = error
         self._source = source
         with self._lock:
-            self._finished = True
+            self.is_finished = True
             future = self._future
         self._gate.release()
         if future is not None:
             future.complete(self._outputs, error)
 
+    def wait_for_gate(self, seconds: float | None) -> bool:
+        """Sleep until another thread calls ``finish``; False when it has not within ``seconds``."""
+        if not self._gate.acquire(timeout=-1 if seconds is None else seconds):
+            return False
+        self._gate.release()
+        return True
+
     # -- torch's interface
 
     def wait(self, timeout: datetime.timedelta | None = None) -> bool:
         """Block until done; raise the operation's error, or RuntimeError after ``timeout`` (zero: no limit)."""
-        if not self._finished:
+        if not self.is_finished:
             seconds = timeout.total_seconds() if timeout else 0.0
-            self._waiters.add(self)
-            try:
-                if not self._gate.acquire(timeout=seconds if seconds > 0 else -1):
-                    raise RuntimeError(f"{self._label}: not done after {seconds:g} s")
-                self._gate.release()
-            finally:
-                self._waiters.discard(self)
+            if not self._engine.wait(self, seconds if seconds > 0 else None):
+                raise RuntimeError(f"{self._label}: not done after {seconds:g} s")
         if self._error is not None:
             raise self._error
         return True
 
     def is_completed(self) -> bool:
-        return self._finished
+        if not self.is_finished:
+            self._engine.look()
+        return self.is_finished
 
     def is_success(self) -> bool:
-        return self._finished and self._error is None
+        return self.is_completed() and self._error is None
 
     def exception(self) -> BaseException | None:
         return self._error
@@ -137,8 +139,10 @@ class MPIWork(dist.Work):
         with self._lock:
             if self._future is None:
                 self._future = MPIFuture()
-                if self._finished:
+                if self.is_finished:
                     self._future.complete(self._outputs, self._error)
+                else:
+                    self._engine.watch(self)
             return self._future
 
 

@@ -7,6 +7,7 @@ import torch
 
 from pyjpllm.distributed import runtime
 from tests.distributed import _walks as walks
+from tests.distributed.test_cores import WITH_A_THREAD
 from tests.mpi import run_ranks
 
 
@@ -23,9 +24,9 @@ def everything(world):
     return counts, objects, refusals
 
 
-@pytest.mark.parametrize("nranks", [2, 3, 4])
-def test_every_call_gives_what_its_formula_says(nranks):
-    results = run_ranks(everything, nranks, timeout=300)
+@pytest.mark.parametrize(("nranks", "env"), [(2, WITH_A_THREAD), (3, {}), (4, {})], ids=["2, thread", "3", "4"])
+def test_every_call_gives_what_its_formula_says(nranks, env):
+    results = run_ranks(everything, nranks, timeout=300, env=env)
     for rank, (counts, (everyone, at_root, box, mine, got), refusals) in enumerate(results):
         assert counts == [1420, 360, 460, 480]
         assert everyone == [{"rank": p, "text": "あ" * (p + 1)} for p in range(nranks)]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjpllm.distributed import reductions, runtime
+from tests.distributed.test_cores import WITH_A_THREAD
 from tests.mpi import run_ranks
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -70,8 +71,8 @@ def walk(world, segment):
 
 
 def test_one_set_of_bits():
-    first = run_ranks(walk, 3, 8 << 20)
-    again = run_ranks(walk, 3, 100_000)  # other chunks, another launch
+    first = run_ranks(walk, 3, 8 << 20, fresh=True)
+    again = run_ranks(walk, 3, 100_000, env=WITH_A_THREAD)  # other chunks, another launch, another engine
     assert first == again
     assert len({tuple(d) for d in first}) == 1
 

@@ -250,6 +250,6 @@ def gloo_by_env(world):
 
 
 def test_the_store_is_a_real_one_when_somebody_uses_it():
-    paths = run_ranks(gloo_by_env, 2)
+    paths = run_ranks(gloo_by_env, 2, fresh=True)
     assert len(set(paths)) == 1
     assert not os.path.exists(paths[0])
