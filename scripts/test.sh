@@ -148,53 +148,80 @@ format() {
     ((${#sources[@]} == 0)) || clang-format --dry-run --Werror "${sources[@]}"
 }
 
-# All tests: those that compile the kernels beside the others, on the cores that those leave idle. Tests of one's choice
-# run one after the other.
-tests() {
-    local marks='' tier builds log failed=0
+# What DESELECT leaves of tests with these marks, as pytest's -m wants it.
+marks_of() {
+    local marks=$1 tier
     for tier in ${DESELECT[@]+"${DESELECT[@]}"}; do
-        marks+=" and not $tier"
+        marks+="${marks:+ and }not $tier"
     done
-    if ((${#PYTEST[@]})); then
-        python -m pytest ${marks:+-m "${marks# and }"} "${PYTEST[@]}"
-        return
-    fi
-    log=$(mktemp)
+    say "$marks"
+}
+
+# Tests that compile the kernels run beside all other checks, on the cores that those leave idle.
+BUILDS='' BUILDS_LOG=''
+start_builds() {
+    BUILDS_LOG=$(mktemp)
     # Behind the others by both measures: where a session has a share of its own, nice counts only within it.
     setsid bash -c 'echo 10 2>/dev/null >/proc/self/autogroup; exec nice -n 10 "$@"' bash \
-        python -m pytest -p no:cacheprovider -m "builds$marks" >"$log" 2>&1 </dev/null &
-    builds=$!
+        python -m pytest -p no:cacheprovider -m "$(marks_of builds)" >"$BUILDS_LOG" 2>&1 </dev/null &
+    BUILDS=$!
     # shellcheck disable=SC2064 # this group of processes, whatever the variable is later
-    trap "kill -- -$builds 2>/dev/null; rm -f '$log'" EXIT
-    python -m pytest -m "not builds$marks" --cov=pyjpllm --cov-report=term:skip-covered \
-        --cov-fail-under="$MINIMUM_COVERAGE" || failed=1
-    heading "tests that compile the kernels, which ran beside those"
-    wait "$builds" || failed=1
-    cat "$log"
+    trap "kill -- -$BUILDS 2>/dev/null; rm -f '$BUILDS_LOG'" EXIT
+}
+
+end_builds() {
+    local failed=0
+    wait "$BUILDS" || failed=1
+    cat "$BUILDS_LOG"
     trap - EXIT
-    rm "$log"
+    rm "$BUILDS_LOG"
     return "$failed"
+}
+
+# All other tests; tests of one's choice run one after the other.
+tests() {
+    local marks
+    if ((${#PYTEST[@]})); then
+        marks=$(marks_of '')
+        python -m pytest ${marks:+-m "$marks"} "${PYTEST[@]}"
+        return
+    fi
+    python -m pytest -m "$(marks_of 'not builds')" --cov=pyjpllm --cov-report=term:skip-covered \
+        --cov-fail-under="$MINIMUM_COVERAGE"
+}
+
+# A machine that has compiled a file before need not again; within one run, the same kernels are built more than once.
+use_compiler_cache() {
+    if ! command -v ccache >/dev/null && ((EUID == 0)) && command -v apt-get >/dev/null; then
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends ccache; } >/dev/null 2>&1 </dev/null || true
+    fi
+    ! command -v ccache >/dev/null || export CMAKE_CXX_COMPILER_LAUNCHER=ccache
 }
 
 # --- all of it --------------------------------------------------------------------------------------------------------
 check_tools git
 heading "environment"
+use_compiler_cache
 install "$VENV" dev
 export PATH=$VENV/bin:$PATH
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mpi_environment
 cd "$REPO"
 
-if within lint "$ONLY"; then attempt "style: ruff" lint; fi
-if within types "$ONLY"; then attempt "types: mypy" types; fi
-if within format "$ONLY"; then attempt "style of C++: clang-format" format; fi
 if within tests "$ONLY"; then
     heading "tiers"
     choose_tiers
     for line in "${LEFT_OUT[@]}"; do
         say "left out: $line"
     done
+    ((${#PYTEST[@]})) || start_builds
+fi
+if within lint "$ONLY"; then attempt "style: ruff" lint; fi
+if within types "$ONLY"; then attempt "types: mypy" types; fi
+if within format "$ONLY"; then attempt "style of C++: clang-format" format; fi
+if within tests "$ONLY"; then
     attempt "tests: pytest" tests
+    [[ -z $BUILDS ]] || attempt "tests that compile the kernels, which ran beside all this" end_builds
 fi
 if ((${#FAILED[@]})); then
     say ""

@@ -1,8 +1,8 @@
 """One rank of ``tests.mpi.run_ranks``: start torch.distributed, call functions, leave their results as files.
 
 ``python -m tests._mpi_worker BACKEND FOLDER``: takes paths of tasks from the pipe ``to-RANK`` in FOLDER, a line each,
-to the end of the pipe, and answers each on the pipe ``from`` with a line ``RANK ok`` or ``RANK failed``. After a failure
-it ends, and with it the job.
+to the end of the pipe, and answers each on the pipe ``from`` with a line ``RANK ok`` or ``RANK failed``. After a
+failure it ends, and with it the job.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Cores:
         if self.communication is None:
             return "by those who wait"
         alone = len(self.communication) == 1
-        return f"a thread on CPU {min(self.communication)}" if alone else "a thread on a spare CPU"
+        return f"by a thread on CPU {min(self.communication)}" if alone else "by a thread on a spare CPU"
 
 
 def threads_written() -> int | None:

@@ -63,13 +63,17 @@ class Launch:
 
 @dataclass(frozen=True)
 class World:
-    """The started job: ``backend`` is the name asked for, also in a world of one, where nothing is started."""
+    """The started job: ``backend`` is the name asked for, also in a world of one, where nothing is started.
+
+    ``messages``: who moves them, in words, where that is ours to say.
+    """
 
     rank: int
     size: int
     local_rank: int
     local_size: int
     backend: str
+    messages: str = ""
 
 
 def detect(environ: Mapping[str, str] | None = None) -> Launch | None:
@@ -192,7 +196,14 @@ def _init_mpi4py(launch: Launch, timeout_s: float, deterministic: bool) -> World
         world_size=mpi.size,
         timeout=datetime.timedelta(seconds=timeout_s),
     )
-    return World(rank=mpi.rank, size=mpi.size, local_rank=mpi.local_rank, local_size=mpi.local_size, backend="mpi4py")
+    return World(
+        rank=mpi.rank,
+        size=mpi.size,
+        local_rank=mpi.local_rank,
+        local_size=mpi.local_size,
+        backend="mpi4py",
+        messages=str(mpi.cores),
+    )
 
 
 def _init_stock(launch: Launch, backend: str, timeout_s: float) -> World:

@@ -62,6 +62,7 @@ def describe(world: World, device: torch.device, threads: int, peak: float | Non
         "ranks a node": world.local_size,
         "threads a rank": threads,
         "collectives": world.backend if world.size > 1 else "none",
+        "messages moved": world.messages or "by the backend",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "native kernels": _native_isa(),

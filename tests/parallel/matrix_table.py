@@ -1,34 +1,69 @@
 """Walks every layout for ten steps and prints the largest differences by number of ranks, as a table in Markdown.
 
-``python -m tests.parallel.matrix_table``
+``python -m tests.parallel.matrix_table [--backend gloo] [--ranks 1 2 4] [--write PAGE]``; the list of cases goes to
+standard error as it is walked.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.ranks import write_between
+from tests.mpi import end_waiting_ranks
 from tests.parallel import matrix
 from tests.parallel import reference as one
 from tests.parallel.test_equality import largest
 from tests.parallel.test_matrix import SIZES, prove
 
+PORTION = 12
+"""So many cases a call, so that there is something to see."""
 
-def row(size: int) -> str:
+
+def row(size: int, backend: str) -> str:
     """All layouts of some ranks, and the largest differences over them."""
     cases = matrix.cases(size)
-    found = prove(size, "mpi4py", cases, one.STEPS)
-    worst = largest(list(found.values()))
-    models: dict[tuple[int, ...], list[str]] = {}
-    for case in cases:
-        models.setdefault(case.layout, []).append(case.model[0])
-    cells = [f"{''.join(map(str, layout))} {''.join(names)}" for layout, names in models.items()]
+    found = []
+    with contextlib.redirect_stdout(sys.stderr):
+        for start in range(0, len(cases), PORTION):
+            found += prove(size, backend, cases[start : start + PORTION], one.STEPS).values()
+            sys.stderr.flush()
+    worst = largest(found)
+    layouts = Counter(case.layout for case in cases)
+    named = ", ".join(f"{'·'.join(map(str, layout))}" for layout in layouts)
+    zero3 = sum(case.zero == 3 for case in cases)
     figures = (worst.loss, worst.gradients, worst.norm, worst.weights)
-    return f"| {size} | {len(cases)} | {', '.join(cells)} | {' | '.join(f'{x:.1e}' for x in figures)} |"
+    return f"| {size} | {named} | {len(cases)} | {zero3} | {' | '.join(f'{x:.1e}' for x in figures)} |"
 
 
-def table() -> str:
+def table(backend: str, sizes: list[int]) -> str:
     """Markdown."""
-    head = "| ranks | cases | pp dp cp ep tp, and models | loss | gradients | norm | weights after 10 steps |"
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *map(row, SIZES)])
+    lines = [
+        f"Over {backend}, {one.STEPS} steps; a layout is pp·dp·cp·ep·tp.",
+        "",
+        "| ranks | layouts | cases | of them ZeRO-3 | loss | gradients | norm | weights after 10 steps |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join(lines + [row(size, backend) for size in sizes])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.parallel.matrix_table", description=str(__doc__))
+    parser.add_argument("--backend", choices=("mpi4py", "gloo"), default="mpi4py")
+    parser.add_argument("--ranks", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    options = parser.parse_args()
+    try:
+        text = table(options.backend, options.ranks)
+    finally:
+        end_waiting_ranks()
+    print(text)
+    if options.write is not None:
+        write_between(options.write, f"layouts over {options.backend}", text)
 
 
 if __name__ == "__main__":
-    print(table())
+    main()
