@@ -4,6 +4,7 @@
 
 Real ranks take two steps of a small model in each layout. Every storage that an operation makes is followed from its
 allocation to its end; what is alive after each action of a step, beyond what was there before it, are the activations.
+Where tokens go to experts, the formula is given the load that the rank's experts had: their rows over an even share.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ BASE: dict[str, Any] = {
     "data": {"train": [{"path": "none"}], "tokenizer": "none", "sequence_length": 128},
     "train": {"steps": 1, "global_batch": 8, "micro_batch": 1},
 }  # fmt: skip
+MOE: dict[str, Any] = {"num_experts": 8, "experts_per_token": 2, "intermediate_size": 96}
 # Of four ranks each; what is not said is one.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "dp 4": {},
@@ -76,7 +78,27 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "cp 4": {"parallel": {"context": 4}},
     "pp 2, zb-v x cp 2, ulysses": {"parallel": {"pipeline": 2, "context": 2, "context_kind": "ulysses"}},
     "dp 4, bf16": {"precision": {"dtype": "bf16"}},
-}
+    "ep 4": {"model": {"moe": MOE}, "parallel": {"expert": 4}},
+    "ep 4, checkpointing full": {
+        "model": {"moe": MOE}, "parallel": {"expert": 4}, "train": {"activation_checkpointing": "full"},
+    },
+    "ep 2 x dp 2, zero 1": {"model": {"moe": MOE}, "parallel": {"expert": 2, "zero": 1}},
+    "ep 2 x dp 2, zero 3": {"model": {"moe": MOE}, "parallel": {"expert": 2, "zero": 3}},
+    "ep 2 x tp 2, sequence, gated shared expert, none": {
+        "model": {"moe": {**MOE, "router": "sigmoid", "shared_size": 96, "shared_gate": True}},
+        "parallel": {"expert": 2, "tensor": 2, "sequence": True},
+        "train": {"activation_checkpointing": "none"},
+    },
+    "pp 2, zb-v x ep 2": {"model": {"moe": MOE}, "parallel": {"expert": 2, "pipeline": 2}},
+    "pp 2, 1f1b x ep 2, shared expert, bf16, zero 1": {
+        "model": {"moe": {**MOE, "shared_size": 96, "layer_step": 2}},
+        "parallel": {"expert": 2, "pipeline": 2, "pipeline_schedule": "1f1b", "zero": 1},
+        "precision": {"dtype": "bf16"},
+    },
+    "cp 2 x ep 2, zero 2": {
+        "model": {"moe": MOE}, "parallel": {"context": 2, "expert": 2, "zero": 2, "bucket_mib": 0.25},
+    },
+}  # fmt: skip
 
 
 class LiveBytes(TorchDispatchMode):
@@ -143,10 +165,10 @@ def config_of(fields: dict[str, Any]) -> Config:
     return Config.model_validate({**BASE, **{name: {**BASE.get(name, {}), **some} for name, some in fields.items()}})
 
 
-def measure(config: Config, world: distributed.World) -> dict[str, int]:
-    """Bytes on this rank."""
+def measure(config: Config, world: distributed.World) -> tuple[dict[str, int], float]:
+    """Bytes on this rank, and the load of its experts."""
     parallel = config.parallel
-    mesh = make_mesh(world, tp=parallel.tensor, pp=parallel.pipeline, cp=parallel.context)
+    mesh = make_mesh(world, tp=parallel.tensor, pp=parallel.pipeline, cp=parallel.context, ep=parallel.expert)
     pipeline = Pipeline.of(config, mesh)
     cpu = torch.device("cpu")
     model, parameters, data_parallel = build(config, mesh, cpu, weights=True, pipeline=pipeline)
@@ -182,7 +204,17 @@ def measure(config: Config, world: distributed.World) -> dict[str, int]:
         "activations": found,
     }
     parameters.remove_hooks()
-    return sizes
+    return sizes, _load(model)
+
+
+def _load(model: Transformer) -> float:
+    """Rows of this rank's experts over an even share, the mean of its layers; 1 where it has none."""
+    loads = []
+    for layer in model.moe_layers().values():
+        rows_RE = layer.loads_E.view(layer.ep.size, -1).sum(1)
+        collectives.all_reduce(rows_RE, layer.ep.group)
+        loads.append(float(rows_RE[layer.ep.rank] / rows_RE.mean()))
+    return sum(loads) / len(loads) if loads else 1.0
 
 
 def _bytes(tensor: torch.Tensor) -> int:
@@ -200,31 +232,34 @@ def rank_main(out: Path) -> None:
     rows = []
     for name, fields in LAYOUTS.items():
         config = config_of(fields)
-        measured = measure(config, world)
-        planned = plan(config, world.size).ranks
+        measured, load = measure(config, world)
+        planned = plan(config, world.size, load).ranks
         place = world.rank * len(planned) // world.size  # pp is the outermost axis
         pair = [(measured[kind], getattr(planned[place], kind)) for kind in KINDS]
-        gathered = collectives.gather_objects((place, pair), torch.distributed.group.WORLD)
+        share = load if config.model.moe is not None else None
+        gathered = collectives.gather_objects((place, (pair, share)), torch.distributed.group.WORLD)
         if gathered is not None:
             first = {}  # the formula is of the first tensor-parallel rank
-            for stage, figures in gathered:
-                first.setdefault(stage, figures)
+            for stage, found in gathered:
+                first.setdefault(stage, found)
             rows.append((name, list(first.values())))
     if world.rank == 0:
         out.write_text(json.dumps(rows))
 
 
 def table(rows: list[Any]) -> str:
-    """Markdown: KiB measured of each stage's first rank, and how far the formula is off at most."""
+    """Markdown: KiB measured of each stage's first rank, its experts' load, and how far the formula is off at most."""
     lines = [
-        "| 4 ranks | weights, KiB | gradients | optimizer | activations | formula off: state | activations |",
-        "|---|---|---|---|---|---|---|",
+        "| 4 ranks | weights, KiB | gradients | optimizer | activations | load | formula off: state | activations |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, stages in rows:
+    for name, found in rows:
+        stages, loads = zip(*found, strict=True)
+        load = " / ".join("" if share is None else f"{share:.2f}" for share in loads).strip(" /")
         cells = [" / ".join(f"{figures[kind][0] / 1024:,.0f}" for figures in stages) for kind in range(4)]
         off = [[figures[kind][1] / figures[kind][0] - 1 for figures in stages] for kind in range(4)]
         state = max((x for kind in off[:3] for x in kind), key=abs)
-        lines.append(f"| {name} | {' | '.join(cells)} | {state:+.1%} | {max(off[3], key=abs):+.1%} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {load} | {state:+.1%} | {max(off[3], key=abs):+.1%} |")
     return "\n".join(lines)
 
 

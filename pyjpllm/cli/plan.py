@@ -118,6 +118,12 @@ def memory(
         int | None,
         typer.Option(min=1, help="Ranks of the job.", show_default="the fewest that the config asks for"),
     ] = None,
+    expert_load: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Rows that a rank's experts get, over an even share: expert_load_max of a run is a bound."
+        ),
+    ] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for a program.")] = False,
 ) -> None:
     """Memory of weights, gradients, optimizer and activations on each stage, and the pipeline's idle share.
@@ -134,7 +140,11 @@ def memory(
         raise UserError("plan memory needs model.vocab_size: write it, or model.vocab_size=32000 behind the file")
     size = ranks or wanted.parallel.fewest_ranks
     check_config(wanted, size, source=config, machine=False, files=False)
-    found = plan(wanted, size)
+    if expert_load > 1 and wanted.parallel.expert == 1:
+        raise UserError(
+            f"--expert-load {expert_load:g}: with parallel.expert = 1 no rank's rows depend on a load; leave it out"
+        )
+    found = plan(wanted, size, expert_load)
     if as_json:
         fields = {"ranks": size, "sizes": found.sizes, "micro_batches": found.micro_batches}
         fields |= {"schedule": found.schedule.name, "bubble": found.bubble}
