@@ -1,11 +1,12 @@
-"""Training steps on long sequences that a few ranks share: memory of a rank, time, and the numbers of one process.
+"""Training steps on long sequences that a few ranks share: memory of a rank, and the numbers of one process.
 
-    python -m benchmarks.long_context [--ranks 4] [--lengths 32768 131072] [--write docs/parallelism.md]
+    python -m benchmarks.long_context [--lengths 8192 32768 131072] [--documents 1 1 32]
 
-A small model in FP32 on the native kernels, one sequence of random tokens in documents a step. "Peak" is the most
-memory that any rank takes beyond the one with the libraries loaded and a short step done, for the model, its optimizer
-and one step; "predicted" is `predicted_bytes`, the formula of docs/parallelism.md. At a moderate length loss and
-gradients are compared with those of one process.
+A small model in FP32 on the native kernels, one sequence of random tokens a step. "Live" is the most bytes of storages
+that are alive at a time on any rank, of the model, its optimizer and one step; "process" is what the process takes
+beyond one that has done a short step, pages of library code apart. `predicted_bytes` says both before a run;
+docs/parallelism.md has the formula. The documents of a sequence change its time, not its memory. At a moderate length
+loss and gradients are compared with those of one process.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import argparse
 import gc
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from benchmarks.memory import LiveBytes
+from benchmarks.ranks import on_ranks
 from pyjpllm import distributed, ops
 from pyjpllm.bench.probe import resident_bytes
 from pyjpllm.config.schema import ModelConfig, OptimizerConfig
@@ -33,8 +32,6 @@ from pyjpllm.parallel import ContextParallel, DataParallel, FlatParameters, glob
 from pyjpllm.parallel.context import Kind
 from pyjpllm.training.optimizer import AdamW
 
-REPO = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- long context: begin -->", "<!-- long context: end -->"
 MODERATE = 2048
 MODEL = ModelConfig(
     hidden_size=64,
@@ -81,18 +78,28 @@ class Subject:
         return float(loss) / self.length, norm
 
 
-def predicted_bytes(kind: Kind, length: int, ranks: int, parameters: int) -> float:
-    """Peak of a rank, for one layer with "cheap" checkpointing in FP32; see docs/parallelism.md."""
-    D, F = MODEL.hidden_size, MODEL.intermediate_size
+def predicted_bytes(kind: Kind, length: int, ranks: int, parameters: int) -> tuple[float, float]:
+    """(live storages, the process) of a rank, for one layer with "cheap" checkpointing in FP32; see
+    docs/parallelism.md."""
+    D, F, V = MODEL.hidden_size, MODEL.intermediate_size, MODEL.vocab_size
     queries, keys = MODEL.num_heads * MODEL.head_dim, MODEL.num_kv_heads * MODEL.head_dim
     if kind == "ring":
-        attention = 2 * queries + 2 * keys
+        attention, integers = 2 * queries + 2 * keys, length
     else:  # whole sequences of some heads, copied ones too, and the output once more as this rank's tokens
         copies = max(1, ranks // MODEL.num_kv_heads)
-        attention = 3 * queries + 2 * keys * copies
+        attention, integers = 3 * queries + 2 * keys * copies, 2 * length
     tokens = length / ranks
-    floats = tokens * (5 * F + 4 * D + attention) + 4 * parameters
-    return 4 * floats + 8 * (4 * tokens + length)
+    floats = tokens * (5 * F + 3 * D + attention + MODEL.head_dim + MODEL.num_heads + 2) + 4 * parameters
+    live = 4 * floats + 8 * (4 * tokens + integers)
+    return live, live + 4 * (tokens * (V + 5) + 2 * 2048 * D)
+
+
+def _anonymous_bytes() -> tuple[int, int]:
+    """(memory of this process now, the most it has had), without pages of files: library code is read as it is used."""
+    now, most = resident_bytes()
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    files = int(fields["RssFile"].split()[0]) * 1024
+    return now - files, most - files
 
 
 def rank_main(kind: Kind, length: int, documents: int, out: Path) -> None:
@@ -102,52 +109,46 @@ def rank_main(kind: Kind, length: int, documents: int, out: Path) -> None:
     mesh = make_mesh(
         distributed.init("mpi4py", timeout_s=3600), dp=1, cp=int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))
     )
-    Subject(mesh, kind, 64, 1).step()
+    with LiveBytes():  # what it needs itself is there then
+        Subject(mesh, kind, 64, 1).step()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, _ = resident_bytes()
-    start = time.monotonic()
-    subject = Subject(mesh, kind, length, documents)
-    loss, norm = subject.step()
-    seconds = time.monotonic() - start
-    _, most = resident_bytes()
-    peak = torch.tensor([most - before], dtype=torch.float64)
-    collectives.all_reduce(peak, mesh.group("cp"), op="max")
+    before, _ = _anonymous_bytes()
+    with LiveBytes() as live:
+        subject = Subject(mesh, kind, length, documents)
+        loss, norm = subject.step()
+    _, most = _anonymous_bytes()
+    peaks = torch.tensor([live.most, most - before], dtype=torch.float64)
+    collectives.all_reduce(peaks, mesh.group("cp"), op="max")
     if mesh.is_first("cp"):
         size = mesh.size("cp")
-        found = {"loss": loss, "norm": norm, "seconds": seconds, "peak": float(peak), "ranks": size}
-        found |= {"kind": kind, "length": length}
+        found = {"loss": loss, "norm": norm, "peaks": peaks.tolist(), "ranks": size}
+        found |= {"kind": kind, "length": length, "documents": documents}
         found["predicted"] = predicted_bytes(kind, length, size, sum(p.numel() for p in subject.model.parameters()))
         out.write_text(json.dumps(found))
 
 
 def measure(ranks: int, kind: Kind, length: int, documents: int = 1) -> dict[str, Any]:
     """What a launch of its own finds."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.json"
-        beside = Path(sys.executable).parent / "mpirun"
-        command = [str(beside) if beside.exists() else "mpirun", "--oversubscribe", "--bind-to", "none"]
-        command += ["-n", str(ranks), sys.executable, "-m", "benchmarks.long_context", "--rank-out", str(out)]
-        command += ["--kind", kind, "--lengths", str(length), "--documents", str(documents)]
-        fixed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-        fixed["MALLOC_MMAP_THRESHOLD_"] = "65536"  # what is freed goes back, so that the peak is of what is used
-        subprocess.run(command, cwd=REPO, env={**os.environ, **fixed}, check=True)
-        found: dict[str, Any] = json.loads(out.read_text())
-        return found
+    fields = ["--kind", kind, "--lengths", str(length), "--documents", str(documents)]
+    # What is freed goes back at once, so that the peak is of what is used.
+    found: dict[str, Any] = on_ranks("benchmarks.long_context", ranks, *fields, MALLOC_MMAP_THRESHOLD_="65536")
+    return found
 
 
 def table(rows: list[dict[str, Any]], whole: dict[str, Any], shared: list[dict[str, Any]]) -> str:
     """Markdown."""
-    cores = len(os.sched_getaffinity(0))
     lines = [
-        f"One step, {rows[0]['ranks']} ranks on {cores} cores that others used too: the seconds only say that it runs.",
+        f"One step on {rows[0]['ranks']} ranks; peaks of a rank, MiB:",
         "",
-        "| tokens | kind | peak of a rank, MiB | predicted | seconds |",
-        "|---|---|---|---|---|",
+        "| tokens | documents | kind | live | predicted | off | process | predicted | off |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        peak, predicted = row["peak"] / 2**20, row["predicted"] / 2**20
-        lines.append(f"| {row['length']:,} | `{row['kind']}` | {peak:.1f} | {predicted:.1f} | {row['seconds']:.0f} |")
+        cells = [f"{row['length']:,}", str(row["documents"]), f"`{row['kind']}`"]
+        for peak, predicted in zip(row["peaks"], row["predicted"], strict=True):
+            cells += [f"{peak / 2**20:.1f}", f"{predicted / 2**20:.1f}", f"{predicted / peak - 1:+.1%}"]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         f"With {whole['length']:,} tokens in five documents, FP32, against one process (relative differences):",
@@ -163,27 +164,22 @@ def table(rows: list[dict[str, Any]], whole: dict[str, Any], shared: list[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.long_context", description=str(__doc__).split("\n")[0])
     parser.add_argument("--ranks", type=int, default=4)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[32768, 131072])
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 32768, 131072])
     parser.add_argument("--rank-out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kind", default="ring", help=argparse.SUPPRESS)
-    parser.add_argument("--documents", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--documents", type=int, nargs="+", default=[1, 1, 32], help="of a sequence of each length")
     options = parser.parse_args()
     if options.rank_out is not None:
-        rank_main(options.kind, options.lengths[0], options.documents, options.rank_out)
+        rank_main(options.kind, options.lengths[0], options.documents[0], options.rank_out)
         return
+    if len(options.documents) != len(options.lengths):
+        parser.error(f"--documents: {len(options.lengths)} numbers are needed, one of each length")
     kinds: tuple[Kind, ...] = get_args(Kind)
     whole = measure(1, "ring", MODERATE, 5)
     shared = [measure(options.ranks, kind, MODERATE, 5) for kind in kinds]
-    rows = [measure(options.ranks, kind, length) for length in options.lengths for kind in kinds]
-    text = table(rows, whole, shared)
-    print(text)
-    if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        before, mark, rest = page.partition(BEGIN)
-        if not mark or END not in rest:
-            sys.exit(f"benchmarks.long_context: {options.write}: the marks {BEGIN} and {END} are missing")
-        options.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    cases = [(kind, *case) for case in zip(options.lengths, options.documents, strict=True) for kind in kinds]
+    rows = [measure(options.ranks, *case) for case in cases]
+    print(table(rows, whole, shared))
 
 
 if __name__ == "__main__":

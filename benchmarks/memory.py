@@ -1,6 +1,6 @@
 """Memory by rank of weights, gradients, optimizer and activations: measured beside the formula.
 
-    python -m benchmarks.memory [--write docs/parallelism.md]
+    python -m benchmarks.memory [--write docs/parallelism-measured.md]
 
 Real ranks take two steps of a small model in each layout. Every storage that an operation makes is followed from its
 allocation to its end; what is alive after each action of a step, beyond what was there before it, are the activations.
@@ -102,11 +102,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operations inside it have made and that are still alive."""
+    """Counts the bytes of all storages that operations inside it have made and that are still alive, and the most that
+    were at a time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.bytes = self.most = 0
         self._known: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,6 +124,7 @@ class LiveBytes(TorchDispatchMode):
             if storage._cdata not in self._known:
                 self._known[storage._cdata] = size = storage.nbytes() if new else 0
                 self.bytes += size
+                self.most = max(self.most, self.bytes)
                 weakref.finalize(storage, self._gone, storage._cdata)
 
     def _gone(self, key: int) -> None:
@@ -236,30 +238,27 @@ def rank_main(out: Path) -> None:
         planned = plan(config, world.size, load).ranks
         place = world.rank * len(planned) // world.size  # pp is the outermost axis
         pair = [(measured[kind], getattr(planned[place], kind)) for kind in KINDS]
-        share = load if config.model.moe is not None else None
-        gathered = collectives.gather_objects((place, (pair, share)), torch.distributed.group.WORLD)
+        gathered = collectives.gather_objects((place, pair), torch.distributed.group.WORLD)
         if gathered is not None:
             first = {}  # the formula is of the first tensor-parallel rank
-            for stage, found in gathered:
-                first.setdefault(stage, found)
+            for stage, figures in gathered:
+                first.setdefault(stage, figures)
             rows.append((name, list(first.values())))
     if world.rank == 0:
         out.write_text(json.dumps(rows))
 
 
 def table(rows: list[Any]) -> str:
-    """Markdown: KiB measured of each stage's first rank, its experts' load, and how far the formula is off at most."""
+    """Markdown: KiB measured of each stage's first rank, and how far the formula is off at most."""
     lines = [
-        "| 4 ranks | weights, KiB | gradients | optimizer | activations | load | formula off: state | activations |",
-        "|---|---|---|---|---|---|---|---|",
+        "| 4 ranks | weights, KiB | gradients | optimizer | activations | formula off: state | activations |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, found in rows:
-        stages, loads = zip(*found, strict=True)
-        load = " / ".join("" if share is None else f"{share:.2f}" for share in loads).strip(" /")
+    for name, stages in rows:
         cells = [" / ".join(f"{figures[kind][0] / 1024:,.0f}" for figures in stages) for kind in range(4)]
         off = [[figures[kind][1] / figures[kind][0] - 1 for figures in stages] for kind in range(4)]
         state = max((x for kind in off[:3] for x in kind), key=abs)
-        lines.append(f"| {name} | {' | '.join(cells)} | {load} | {state:+.1%} | {max(off[3], key=abs):+.1%} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {state:+.1%} | {max(off[3], key=abs):+.1%} |")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[1]
 
 
-def on_ranks(module: str, ranks: int, *arguments: str) -> Any:
+def on_ranks(module: str, ranks: int, *arguments: str, **environment: str) -> Any:
     """Runs ``python -m MODULE --rank-out FILE ARGUMENTS`` on MPI ranks of this machine; what rank 0 wrote, as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
@@ -21,7 +21,7 @@ def on_ranks(module: str, ranks: int, *arguments: str) -> Any:
         command = [str(beside) if beside.exists() else "mpirun", "--oversubscribe", "--bind-to", "none"]
         command += ["-n", str(ranks), sys.executable, "-m", module, "--rank-out", str(out), *arguments]
         allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=REPO, env={**os.environ, **allowed}, check=True)
+        subprocess.run(command, cwd=REPO, env={**os.environ, **allowed, **environment}, check=True)
         return json.loads(out.read_text())
 
 
