@@ -1,6 +1,6 @@
 """The bubble of each pipeline schedule, measured beside its closed form.
 
-    python -m benchmarks.bubbles [--ranks 4] [--micro-batches 8 16] [--milliseconds 30] [--write docs/parallelism.md]
+    python -m benchmarks.bubbles [--ranks 4] [--micro-batches 8 16] [--milliseconds 30] [--write PAGE]
 
 Real ranks over MPI run the executor; what they compute is sleep: F, B and W of a rank's whole part take the same given
 time, so that a few cores carry any number of ranks. Several steps follow each other. "one step" is the idle share from

@@ -1,4 +1,4 @@
-"""Prints the table of docs/parallelism.md: the worst difference of every layout from one process, over all models.
+"""Prints the table of docs/parallelism-measured.md: every layout's worst difference from one process, over all models.
 
 ``python -m tests.parallel.table``
 """

@@ -5,7 +5,7 @@ Loss, z-loss, every gradient, gradient norm, and the weights after ten AdamW ste
 or replicated, biases, head norms), sequence parallelism on and off, unevenly counted tokens, two micro-batches a step.
 FP32 and BF16 (FP32 masters and sums) on four ranks stay as near to FP64 as on one process. The tests leave some of the
 combinations out, to save time; ``python -m tests.parallel.table``, which prints the table of
-docs/parallelism.md, leaves out none.
+docs/parallelism-measured.md, leaves out none.
 """
 
 from __future__ import annotations

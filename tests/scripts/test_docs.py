@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from pyjpllm.cli.app import COMMANDS, build
+from pyjpllm.cli.app import COMMANDS, build, run
 from pyjpllm.config import check_config, load_config
+from tests.data.corpora import make_tokenizer, write_corpus
 from tests.scripts.conftest import REPO
 
 DOCUMENTS = sorted(
@@ -23,6 +24,19 @@ BASE = {
     "hidden_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "intermediate_size": 128,
     "vocab_size": 512,
 }  # fmt: skip
+
+
+# Each form of parallelism has an example of its own: its ranks, and what it sets in [parallel].
+FORMS: dict[str, tuple[int, dict[str, object]]] = {
+    "data": (4, {"data": 4}),
+    "zero": (4, {"zero": 1}),
+    "tensor": (2, {"tensor": 2}),
+    "sequence": (2, {"tensor": 2, "sequence": True}),
+    "long-context": (4, {"context": 4, "context_kind": "ring"}),
+    "ulysses": (4, {"context": 4, "context_kind": "ulysses"}),
+    "experts": (2, {"expert": 2}),
+    "pipeline": (2, {"pipeline": 2}),
+}
 
 
 def code_lines(path: Path) -> list[str]:
@@ -86,6 +100,48 @@ def test_example_configs_are_valid(path: Path, tmp_path: Path) -> None:
     config = load_config(path, overrides, read_pretrained=lambda folder: BASE)
     assert config.train.global_batch % config.train.micro_batch == 0
     assert config.schedule.warmup_steps < config.train.steps
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokens and the tokenizer that the examples name, small."""
+    folder = tmp_path_factory.mktemp("examples")
+    make_tokenizer(folder / "tokenizer")
+    for name in ("train", "heldout"):
+        (folder / "tokens").mkdir(exist_ok=True)
+        write_corpus(folder / "tokens" / name, [9000] * 4, vocab_size=480)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "ranks", "fields"), [(name, *rest) for name, rest in FORMS.items()])
+def test_each_form_has_an_example_that_passes_its_check(
+    name: str, ranks: int, fields: dict[str, object], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = REPO / "examples" / f"{name}.toml"
+    monkeypatch.chdir(run_folder)
+    assert run(["train", str(path), "--check", "--ranks", str(ranks)]) == 0
+    parallel = load_config(path).parallel
+    assert {field: getattr(parallel, field) for field in fields} == fields
+    assert (f"{name}.toml", ranks) in {(Path(config).name, count) for config, count, _ in in_comments(path)}
+    assert f"(../examples/{name}.toml)" in (REPO / "docs" / "parallelism.md").read_text(encoding="utf-8")
+
+
+def in_comments(path: Path) -> list[tuple[str, int, list[str]]]:
+    """(config, ranks, overrides) of every `mpirun ... jpllm train` in a config's first comment."""
+    lines = [line.removeprefix("#").split(" # ")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    found = []
+    for words in (shlex.split(line) for line in lines if "mpirun" in line and "jpllm train" in line):
+        behind = words[words.index("train") + 1 :]
+        found.append((behind[0], int(words[words.index("-n") + 1]), [word for word in behind[1:] if "=" in word]))
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if in_comments(path)], ids=lambda path: path.name)
+def test_commands_in_comments_fit_their_ranks(path: Path, tmp_path: Path) -> None:
+    for _, ranks, words in in_comments(path):
+        overrides = [word.replace("init_from=base", f"init_from={tmp_path}") for word in words]
+        resolved = load_config(path, overrides, read_pretrained=lambda _folder: BASE)
+        check_config(resolved, ranks, machine=False, files=False)
 
 
 def test_every_dependency_is_explained() -> None:
