@@ -9,7 +9,7 @@ import datetime
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,7 @@ def _start_time(pid: int) -> str:
 
 
 _world: World | None = None
+_timeout: datetime.timedelta | None = None
 
 
 def init(backend: str = "mpi4py", *, timeout_s: float = 1800.0, deterministic: bool = False) -> World:
@@ -161,7 +162,7 @@ def init(backend: str = "mpi4py", *, timeout_s: float = 1800.0, deterministic: b
     A plain ``python`` is a world of one: neither MPI nor torch.distributed is started.
     Raises ``UserError`` when the launcher and the backend do not fit.
     """
-    global _world
+    global _world, _timeout
     if backend not in BACKENDS:
         raise UserError(f"distributed backend {backend!r} is unknown{did_you_mean(backend, BACKENDS)}")
     if _world is not None:
@@ -176,14 +177,26 @@ def init(backend: str = "mpi4py", *, timeout_s: float = 1800.0, deterministic: b
     if launch is None or launch.size == 1:
         _world = World(rank=0, size=1, local_rank=0, local_size=1, backend=backend)
         return _world
+    _timeout = datetime.timedelta(seconds=timeout_s)
     if backend == "mpi4py":
-        _world = _init_mpi4py(launch, timeout_s, deterministic)
+        _world = _init_mpi4py(launch, _timeout, deterministic)
     else:
-        _world = _init_stock(launch, backend, timeout_s)
+        _world = _init_stock(launch, backend, _timeout)
     return _world
 
 
-def _init_mpi4py(launch: Launch, timeout_s: float, deterministic: bool) -> World:
+def new_group(members: Sequence[int], name: str) -> dist.ProcessGroup:
+    """The group of these ranks of the world, in this order, with the time limit that ``init`` was given.
+
+    Only its members take part, whatever the size of the world. torch names a group by how many its rank has made, so
+    ranks that are to make one together later must have made as many before. ``name``: for error messages.
+    """
+    made = dist.new_group(list(members), timeout=_timeout, use_local_synchronization=True, group_desc=name)
+    assert isinstance(made, dist.ProcessGroup)
+    return made
+
+
+def _init_mpi4py(launch: Launch, timeout: datetime.timedelta, deterministic: bool) -> World:
     from pyjpllm.distributed import runtime
 
     if launch.launcher == "torchrun":
@@ -194,7 +207,7 @@ def _init_mpi4py(launch: Launch, timeout_s: float, deterministic: bool) -> World
         store=LazyFileStore(job_store_path(launch), mpi.size),
         rank=mpi.rank,
         world_size=mpi.size,
-        timeout=datetime.timedelta(seconds=timeout_s),
+        timeout=timeout,
     )
     return World(
         rank=mpi.rank,
@@ -206,12 +219,11 @@ def _init_mpi4py(launch: Launch, timeout_s: float, deterministic: bool) -> World
     )
 
 
-def _init_stock(launch: Launch, backend: str, timeout_s: float) -> World:
+def _init_stock(launch: Launch, backend: str, timeout: datetime.timedelta) -> World:
     if launch.size == 0:
         raise UserError(f"distributed backend {backend!r}: launcher {launch.launcher!r} tells no world size")
     if backend == "nccl":
         torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
-    timeout = datetime.timedelta(seconds=timeout_s)
     one_node = launch.local_size == launch.size
     if launch.launcher == "torchrun":
         dist.init_process_group(backend, timeout=timeout)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from pyjpllm.distributed.launch import World
+from pyjpllm.distributed.launch import World, new_group
 from pyjpllm.errors import UserError, nearest_divisor
 
 AXES = ("pp", "dp", "cp", "ep", "tp")
@@ -100,8 +100,7 @@ def _group(ranks: torch.Tensor, name: str, axes: tuple[str, ...], coordinates: d
     """The group of this process along ``axes``; only its members take part, whatever the size of the world."""
     index = tuple(slice(None) if axis in axes else coordinates[axis] for axis in AXES)
     members: list[int] = ranks[index].flatten().tolist()
-    group: dist.ProcessGroup = dist.new_group(members, use_local_synchronization=True, group_desc=f"mesh_{name}")
-    return group
+    return new_group(members, f"mesh_{name}")
 
 
 def _sizes(world_size: int, asked: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from pyjpllm import ops
 from pyjpllm.distributed import Mesh, collectives
+from pyjpllm.distributed.launch import new_group
 from pyjpllm.ops.api import combine_cross_entropy
 from pyjpllm.parallel.deferred import linear
 from pyjpllm.parallel.layout import Layout, set_layout, split_range
@@ -56,9 +57,7 @@ class TensorParallel:
         if copies not in self._replicas:
             first = self.rank // copies * copies
             members = dist.get_process_group_ranks(self.group)[first : first + copies]
-            group = dist.new_group(members, use_local_synchronization=True, group_desc="tp_replicas")
-            assert isinstance(group, dist.ProcessGroup)
-            self._replicas[copies] = group
+            self._replicas[copies] = new_group(members, "tp_replicas")
         return self._replicas[copies]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 
 import pytest
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjpllm.distributed import AXES, World, make_mesh
+from pyjpllm.distributed import AXES, World, launch, make_mesh
 from pyjpllm.distributed.mesh import JOINT_AXES, _sizes
 from pyjpllm.errors import UserError
 from tests.mpi import run_ranks
@@ -99,3 +100,13 @@ def test_groups_on_four_ranks(backend):
     (where, *_) = run_ranks(walk, 4, backend=backend)
     assert [w["tp"] for w in where] == [0, 1, 0, 1]
     assert [w["pp"] for w in where] == [0, 0, 1, 1]
+
+
+def time_limits(world):
+    launch._timeout = datetime.timedelta(seconds=77)  # as init keeps it
+    mesh = make_mesh(world, tp=2)
+    return mesh.group("tp")._timeout_s
+
+
+def test_groups_have_the_time_limit_of_the_world():
+    assert run_ranks(time_limits, 2, fresh=True) == [77.0, 77.0]
