@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pyjpllm.config.schema import ModelConfig
-    from pyjpllm.training import Manifest
+    from pyjpllm.training.manifest import PieceReader
 
 EXAMPLE = """Examples: jpllm convert runs/first exported --dtype bf16
 
@@ -111,14 +111,15 @@ def _read(source: Path) -> tuple[Mapping[str, Tensor], ModelConfig, torch.dtype,
 
     from pyjpllm.config.schema import Config
     from pyjpllm.ops.types import DTYPES
-    from pyjpllm.training import Manifest, load_model
+    from pyjpllm.training import load_model
+    from pyjpllm.training.loading import open_checkpoint, tokenizer_of
 
     if (source / "manifest.json").is_file():
-        manifest = Manifest.read(source)
-        resolved = Config.model_validate(manifest.config)
-        number = DTYPES[resolved.precision.dtype]
-        folder = source.parent.parent / "tokenizer"
-        return CheckpointState(source, manifest), resolved.model, number, folder if folder.is_dir() else None
+        reader, note = open_checkpoint(source)
+        if note is not None:
+            typer.echo(note, err=True)
+        resolved = Config.model_validate(reader.manifest.config)
+        return CheckpointState(reader), resolved.model, DTYPES[resolved.precision.dtype], tokenizer_of(source)
     loaded = load_model(source)
     state = {name: param.detach() for name, param in loaded.model.named_parameters()}
     table = json.loads((source / "config.json").read_text(encoding="utf-8"))
@@ -128,16 +129,11 @@ def _read(source: Path) -> tuple[Mapping[str, Tensor], ModelConfig, torch.dtype,
 
 
 class CheckpointState(Mapping[str, "Tensor"]):
-    """The weights of a checkpoint by name, each read when it is asked for; all files are verified first."""
+    """The weights of a checkpoint by name, each read when it is asked for."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        from pyjpllm.training.manifest import PieceReader, verify
-
-        fault = verify(folder, manifest, sorted(manifest.files))
-        if fault is not None:
-            raise UserError(fault)
-        self._names = tuple(manifest.tensors)
-        self._reader = PieceReader(folder, manifest)
+    def __init__(self, reader: PieceReader) -> None:
+        self._names = tuple(reader.manifest.tensors)
+        self._reader = reader
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:

@@ -81,6 +81,8 @@ def command(
     check_baselines(baseline or ())
     files = expand_inputs(text)
     loaded, mesh, chief = _load(path, tensor, dtype.value, device.value, kernels.value)
+    if loaded.note is not None and chief:
+        typer.echo(loaded.note, err=True)
     tok = load_tokenizer(loaded, path, tokenizer)
     scoring, begins = _scoring(loaded, sequence_length, stride, batch_tokens, start, (tok.eos_id, tok.bos_id))
     work_starts()

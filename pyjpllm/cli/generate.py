@@ -73,6 +73,8 @@ def command(
     if not 0.0 < top_p <= 1.0:
         raise UserError(f"--top-p {top_p} is out of range: greater than 0, at most 1")
     loaded, world = load(path, dtype=dtype.value, device=device.value, kernels=kernels.value)
+    if loaded.note is not None and world.rank == 0:
+        typer.echo(loaded.note, err=True)
     tok = load_tokenizer(loaded, path, tokenizer)
     if tok.vocab_size > loaded.config.vocab_size:
         raise UserError(

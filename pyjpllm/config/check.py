@@ -349,6 +349,9 @@ def _missing_files(config: Config) -> Iterable[str]:
             yield f"model.init_from = {shown(str(folder))}: no config.json there; it must be a Hugging Face folder"
         elif not any(folder.glob("*.safetensors")):
             yield f"model.init_from = {shown(str(folder))}: no .safetensors in this folder"
+    copies = Path(config.checkpoint.copy_to)
+    if copies.is_file():
+        yield f"checkpoint.copy_to = {shown(str(copies))}: is a file; name a folder"
 
 
 def _missing_tokens(field: str, corpus: Corpus) -> Iterable[str]:

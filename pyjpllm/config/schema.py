@@ -292,6 +292,9 @@ class CheckpointConfig(Section):
     """This many newest checkpoints are kept."""
     keep_every: NonNegative = 0
     """Checkpoints of steps divisible by this are kept for good; 0 keeps none."""
+    copy_to: str = ""
+    """A folder where each checkpoint is kept a second time, usually on another file system, by the same `keep_last` and
+    `keep_every`; one for each run. A start finds them there. `""`: nowhere."""
 
 
 class LogConfig(Section):

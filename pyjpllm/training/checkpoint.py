@@ -6,11 +6,9 @@ there whole or not at all. Data-parallel replicas hold the same state, so they d
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,11 @@ from pyjpllm.distributed.agreement import on_first_rank
 from pyjpllm.distributed.collectives import broadcast_object, gather_objects
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError, did_you_mean
-from pyjpllm.files import fsync_directory, fsync_file, sha256_of
+from pyjpllm.files import fsync_file, sha256_of
 from pyjpllm.parallel.layout import Layout
-from pyjpllm.training.manifest import (
-    Manifest,
-    PieceReader,
-    StoredPiece,
-    StoredTensor,
-    latest,
-    step_folder,
-    sweep,
-    verify,
-)
+from pyjpllm.training.caught import caught
+from pyjpllm.training.folders import MANIFEST, publish, step_folder, sweep, temporary_of
+from pyjpllm.training.manifest import Located, Manifest, PieceReader, StoredPiece, StoredTensor, locate
 from pyjpllm.training.optimizer import AdamW, Piece
 
 # Tensors are copied before they are written (views of one buffer can't be); a file of this size bounds the copy where
@@ -133,14 +124,14 @@ class Saving:
         self.run_dir, self.step, self.mesh, self.state, self.config = run_dir, step, mesh, state, config
         self.keep_last, self.keep_every = keep_last, keep_every
         self.folder = step_folder(run_dir, step)
-        self.temporary = self.folder.with_name(f".{self.folder.name}.tmp")
+        self.temporary = temporary_of(self.folder)
         self.rank = _global_rank(mesh)
         problem: str | None = None
         if self.rank == 0:
-            with _caught() as caught:
+            with caught() as failed:
                 shutil.rmtree(self.temporary, ignore_errors=True)
                 self.temporary.mkdir(parents=True)
-            problem = caught.error
+            problem = failed.error
         self.problem = broadcast_object(problem, mesh.world_group)
         copies: Iterable[Piece] = map(_copy, _my_share(list(optimizer.pieces()), mesh))
         self._written = Written()
@@ -152,10 +143,10 @@ class Saving:
         self._copies = copies
 
     def _write(self, copies: Iterable[Piece]) -> None:
-        with _caught() as caught:
+        with caught() as failed:
             self._written = _write_share(self.temporary, self.rank, copies)
-        if caught.error is not None:
-            self._written = Written(error=caught.error)
+        if failed.error is not None:
+            self._written = Written(error=failed.error)
 
     @property
     def written(self) -> bool:
@@ -167,8 +158,13 @@ class Saving:
         if self._thread is not None:
             self._thread.join()
 
-    def finish(self) -> Path:
-        """Make it a checkpoint and remove those that are no longer kept.
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """This rank's files, as the manifest has them, when they are written."""
+        return self._written.files
+
+    def finish(self, spare: Collection[int] = ()) -> Path:
+        """Make it a checkpoint and remove those that are no longer kept, but not those of the steps ``spare``.
 
         Returns its folder. Raises SaveError on every rank when any rank could not write (disk full, permission).
         """
@@ -182,10 +178,10 @@ class Saving:
                 assert reports is not None
                 problem = next((f"rank {r}: {w.error}" for r, w in enumerate(reports) if w.error), None)
                 if problem is None:
-                    with _caught() as caught:
+                    with caught() as failed:
                         _publish(self.folder, self.temporary, reports, self.step, self.state, self.config)
-                        sweep(self.run_dir, self.keep_last, self.keep_every)
-                    problem = caught.error
+                        sweep(self.folder.parent, self.keep_last, self.keep_every, spare)
+                    problem = failed.error
             problem = broadcast_object(problem, mesh.world_group)
         if problem is not None:
             if self.rank == 0:
@@ -233,32 +229,42 @@ def _publish(
         for name, shape, piece in report.pieces:
             manifest.tensors.setdefault(name, StoredTensor(shape)).pieces.append(piece)
     manifest.write(temporary)
-    fsync_file(temporary / "manifest.json")
-    fsync_directory(temporary)
-    if folder.exists():  # the same step written again, after a restart from an older one
-        trash = folder.with_name(f".{folder.name}.trash")
-        shutil.rmtree(trash, ignore_errors=True)
-        os.rename(folder, trash)
-    os.rename(temporary, folder)
-    fsync_directory(folder.parent)
+    fsync_file(temporary / MANIFEST)
+    publish(temporary, folder)
 
 
-def load(folder: Path, optimizer: AdamW, mesh: Mesh) -> Manifest:
+def load(
+    folder: Path,
+    optimizer: AdamW,
+    mesh: Mesh,
+    *,
+    copy: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Manifest:
     """Fill the optimizer's buffers (and the model through them) from a checkpoint. Called by all ranks.
 
-    Files are verified before anything is used, each by one rank. Raises UserError on every rank, with the file's
-    name, when one is damaged, and when the checkpoint is not of this model.
+    Files are verified before anything is used, each by one rank. One that is not whole is taken from ``copy``, the
+    folder of the checkpoint's second copy, which ``say`` gets to hear in one line. Raises UserError on every rank,
+    with the file's name, when one is whole nowhere, and when the checkpoint is not of this model.
     """
-    manifest = on_first_rank(lambda: Manifest.read(folder), mesh.world_group)
+    folders = [folder] if copy is None else [folder, copy]
+    manifest, note = on_first_rank(lambda: Manifest.first_of(folders), mesh.world_group)
     mine = sorted(manifest.files)[_global_rank(mesh) :: _global_size(mesh)]
     parts = gather_objects({entry.name for _, entry in optimizer.flat.entries()}, mesh.group("pp"))
     names = broadcast_object(set().union(*parts or ()), mesh.group("pp"))
-    problem = verify(folder, manifest, mine) or _mismatch(manifest, optimizer, names)
-    problems = gather_objects(problem, mesh.world_group)
-    problem = broadcast_object(next((p for p in problems or () if p), None), mesh.world_group)
-    if problem is not None:
-        raise UserError(f"{problem}; remove {folder} to go on from the checkpoint before it")
-    reader = PieceReader(folder, manifest)
+    found = locate(folders, manifest, mine)
+    found.problem = found.problem or _mismatch(manifest, optimizer, names)
+    everywhere = Located()
+    for located in gather_objects(found, mesh.world_group) or ():
+        everywhere.add(located)
+    everywhere = broadcast_object(everywhere, mesh.world_group)
+    if everywhere.problem is not None:
+        whole = " and ".join(map(str, folders))
+        raise UserError(f"{everywhere.problem}; remove {whole} to go on from the checkpoint before it")
+    for line in (note, everywhere.note()):
+        if line is not None and say is not None:
+            say(line)
+    reader = PieceReader(folder, manifest, everywhere.elsewhere)
     for piece in optimizer.pieces():
         for kind, tensor in piece.tensors.items():
             if tensor.numel():
@@ -279,21 +285,6 @@ def _mismatch(manifest: Manifest, optimizer: AdamW, names: set[str]) -> str | No
     return f"the checkpoint has a tensor {extra!r} that the config's model has not" if extra else None
 
 
-@dataclass
-class _Caught:
-    error: str | None = None
-
-
-@contextlib.contextmanager
-def _caught() -> Iterator[_Caught]:
-    """Turn a failure to write into a sentence, so that no rank is left waiting for one that failed."""
-    caught = _Caught()
-    try:
-        yield caught
-    except Exception as error:
-        caught.error = f"{type(error).__name__}: {error}"
-
-
 def _global_rank(mesh: Mesh) -> int:
     return mesh.world_group.rank() if mesh.world_group is not None else 0
 
@@ -302,4 +293,4 @@ def _global_size(mesh: Mesh) -> int:
     return mesh.world_group.size() if mesh.world_group is not None else 1
 
 
-__all__ = ["SaveError", "Saving", "latest", "load", "save"]
+__all__ = ["SaveError", "Saving", "load", "save"]

@@ -12,9 +12,7 @@ what another wrote: it takes the overlaps.
 from __future__ import annotations
 
 import json
-import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from torch import Tensor
 
 from pyjpllm.errors import UserError
 from pyjpllm.files import sha256_of
+from pyjpllm.training.folders import MANIFEST
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 Slices = tuple[tuple[int, int], ...]
 
 
@@ -75,9 +73,9 @@ class Manifest:
     def read(cls, folder: Path) -> Manifest:
         """Read it; UserError when the folder is no checkpoint or the manifest is damaged."""
         path = folder / MANIFEST
-        if not path.is_file():
-            raise UserError(f"{folder} is no checkpoint: it has no {MANIFEST}")
         try:
+            if not path.is_file():
+                raise UserError(f"{folder} is no checkpoint: it has no {MANIFEST}")
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["format"] != FORMAT:
                 raise UserError(f"{path} has format {raw['format']}; this version reads format {FORMAT}")
@@ -94,51 +92,30 @@ class Manifest:
             return cls(raw["step"], raw["state"], raw["config"], raw["files"], tensors)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}") from error
+
+    @classmethod
+    def first_of(cls, folders: Sequence[Path]) -> tuple[Manifest, str | None]:
+        """The manifest of the first of ``folders`` (a checkpoint's, then its copy's) that has a sound one.
+
+        With it a line about one that is not sound, or None. UserError when none is.
+        """
+        faults: list[str] = []
+        for folder in folders:
+            try:
+                manifest = cls.read(folder)
+            except UserError as error:
+                faults.append(str(error))
+                continue
+            return manifest, f"{faults[0]}; taken from its copy in {folder}" if faults else None
+        raise UserError(", and ".join(faults))
 
 
-def step_folder(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` is."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def complete_steps(run_dir: Path) -> list[int]:
-    """The steps that have a complete checkpoint, oldest first."""
-    found = []
-    for path in (run_dir / "checkpoints").glob("step-*"):
-        match = re.fullmatch(r"step-(\d+)", path.name)
-        if match and (path / MANIFEST).is_file():
-            found.append(int(match[1]))
-    return sorted(found)
-
-
-def latest(run_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    steps = complete_steps(run_dir)
-    return step_folder(run_dir, steps[-1]) if steps else None
-
-
-def sweep(run_dir: Path, keep_last: int, keep_every: int) -> list[int]:
-    """Remove what a killed save left, and all checkpoints but the last ``keep_last`` and every ``keep_every``-th step.
-
-    Returns the steps removed. A folder is renamed before it is emptied, so a half-removed one is never taken for whole.
-    """
-    for leftover in (run_dir / "checkpoints").glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    removed = []
-    for step in complete_steps(run_dir)[:-keep_last]:
-        if keep_every == 0 or step % keep_every != 0:
-            folder = step_folder(run_dir, step)
-            trash = folder.with_name(f".{folder.name}.trash")
-            folder.rename(trash)
-            shutil.rmtree(trash, ignore_errors=True)
-            removed.append(step)
-    return removed
-
-
-def verify(folder: Path, manifest: Manifest, files: Sequence[str]) -> str | None:
-    """Check size and SHA-256 of ``files``; a sentence about the first that is not as written, or None."""
-    for name in files:
-        path, expected = folder / name, manifest.files[name]
+def verify(folder: Path, name: str, expected: Mapping[str, Any]) -> str | None:
+    """Check size and SHA-256 of a file against what a manifest says of it; a sentence if it is not so, or None."""
+    path = folder / name
+    try:
         if not path.is_file():
             return f"{path} is missing"
         size = path.stat().st_size
@@ -146,23 +123,73 @@ def verify(folder: Path, manifest: Manifest, files: Sequence[str]) -> str | None
             return f"{path} has {size:,} bytes where {expected['bytes']:,} were written"
         if sha256_of(path) != expected["sha256"]:
             return f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}"
+    except OSError as error:
+        return f"{path} can't be read: {error.strerror}"
     return None
 
 
-class PieceReader:
-    """Reads any rectangle of any tensor of a checkpoint; files are opened once and mapped, not loaded."""
+@dataclass
+class Located:
+    """Where the files of a checkpoint are whole, as far as they have been looked at."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    elsewhere: dict[str, Path] = field(default_factory=dict)
+    """By file name: the folder of the copy, for files that are not whole in the first folder."""
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with those in the first folder."""
+    problem: str | None = None
+    """Of a file that is whole nowhere: what is wrong with it, everywhere."""
+
+    def add(self, other: Located) -> None:
+        """Join what another rank found."""
+        self.elsewhere.update(other.elsewhere)
+        self.faults += other.faults
+        self.problem = self.problem or other.problem
+
+    def note(self) -> str | None:
+        """One line about files that are taken from a copy, or None."""
+        if not self.elsewhere:
+            return None
+        more = f" (the first of {len(self.faults)} such files)" if len(self.faults) > 1 else ""
+        return f"{self.faults[0]}{more}; taken from its copy in {next(iter(self.elsewhere.values()))}"
+
+
+def locate(folders: Sequence[Path], manifest: Manifest, files: Sequence[str]) -> Located:
+    """For each of ``files`` the first of ``folders`` (a checkpoint's, then its copy's) in which it is as written."""
+    found = Located()
+    for name in files:
+        faults = []
+        for folder in folders:
+            fault = verify(folder, name, manifest.files[name])
+            if fault is None:
+                break
+            faults.append(fault)
+        if len(faults) == len(folders):
+            found.problem = found.problem or ", and ".join(faults)
+        elif faults:
+            found.faults.append(faults[0])
+            found.elsewhere[name] = folders[len(faults)]
+    return found
+
+
+class PieceReader:
+    """Reads any rectangle of any tensor of a checkpoint; files are opened once and mapped, not loaded.
+
+    ``elsewhere``: the folders of files that are not read from ``folder``.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, elsewhere: Mapping[str, Path] | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.elsewhere = elsewhere or {}
         self._open: dict[str, Any] = {}
 
     def _file(self, name: str) -> Any:
         if name not in self._open:
+            path = self.elsewhere.get(name, self.folder) / name
             try:
-                self._open[name] = safe_open(self.folder / name, framework="pt", device="cpu")
+                self._open[name] = safe_open(path, framework="pt", device="cpu")
             except (OSError, SafetensorError) as error:
-                raise UserError(f"{self.folder / name} can't be read: {error}") from error
+                raise UserError(f"{path} can't be read: {error}") from error
         return self._open[name]
 
     def read_into(self, target: Tensor, kind: str, name: str, slices: Slices) -> None:
@@ -189,17 +216,3 @@ class PieceReader:
         full = torch.empty(stored.shape, dtype=first[(slice(0, 0),) * len(stored.shape)].dtype)
         self.read_into(full, kind, name, tuple((0, size) for size in stored.shape))
         return full
-
-
-def read_model_state(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of a checkpoint by name, whole, FP32 (FP64 for an FP64 run), one at a time.
-
-    All files are verified first; UserError names a damaged one.
-    """
-    manifest = Manifest.read(folder)
-    fault = verify(folder, manifest, sorted(manifest.files))
-    if fault:
-        raise UserError(fault)
-    reader = PieceReader(folder, manifest)
-    for name in manifest.tensors:
-        yield name, reader.whole("master", name)

@@ -22,14 +22,17 @@ from pyjpllm.model import count_parameters, flops_per_token
 from pyjpllm.parallel import global_grad_norm
 from pyjpllm.training import checkpoint
 from pyjpllm.training.build import build
+from pyjpllm.training.copies import Copies
 from pyjpllm.training.experts import balance, expert_biases, load_expert_biases, weigh_losses
 from pyjpllm.training.faults import StepJudge, StopRequest
 from pyjpllm.training.machine import describe, flushing_denormals, peak_flops, threads_per_rank
 from pyjpllm.training.metrics import MetricsWriter, Timers
+from pyjpllm.training.opening import Opened, open_folders
 from pyjpllm.training.optimizer import AdamW, clip_scale
 from pyjpllm.training.pipeline import Pipeline, PipelinedReader
 from pyjpllm.training.progress import ProgressReport
-from pyjpllm.training.rundir import RunLock, prepare
+from pyjpllm.training.rundir import RunLock
+from pyjpllm.training.saver import Saver
 from pyjpllm.training.scaling import LossScale
 from pyjpllm.training.schedule import learning_rate
 from pyjpllm.training.step import accumulate_gradients, count_valid
@@ -98,19 +101,21 @@ class Trainer:
         ops.use_backend(config.train.kernels)
         ops.use_math(config.precision.math, config.precision.math_chunk)
 
-        def open_run() -> tuple[Path | None, Config, list[str]]:
+        copy_to = config.checkpoint.copy_to
+        copies = Copies(run_dir, Path(copy_to).absolute(), lock) if copy_to else None
+
+        def open_run() -> tuple[Opened, Config]:
             tokenizer = Tokenizer.load(config.data.tokenizer)
-            resolved = _with_vocabulary(config, tokenizer)
+            resolved = _resolved(config, tokenizer)
             try:
                 run_dir.mkdir(parents=True, exist_ok=True)
                 lock.take(run_dir)
-                start = checkpoint.latest(run_dir)
-                return start, resolved, prepare(run_dir, resolved, tokenizer.model_path, start)
+                return open_folders(run_dir, resolved, tokenizer.model_path, copies), resolved
             except OSError as error:
                 raise UserError(f"--run {run_dir}: {error.filename or run_dir}: {error.strerror}") from error
 
-        start, self.config, changes = on_first_rank(open_run, mesh.world_group)
-        config = self.config
+        opened, self.config = on_first_rank(open_run, mesh.world_group)
+        start, notes, config = opened.start, opened.notes, self.config
         self.tokenizer = Tokenizer.load(config.data.tokenizer)
 
         self.pipeline = Pipeline.of(config, mesh)
@@ -122,7 +127,8 @@ class Trainer:
         self.loss_scale = LossScale(config.precision)
         self.step, self.consumed = 0, 0
         if start is not None:
-            state = checkpoint.load(start, self.optimizer, mesh).state
+            manifest = checkpoint.load(start, self.optimizer, mesh, copy=opened.copy, say=notes.append)
+            state = manifest.state
             self.step, self.consumed = state["step"], state["consumed"]
             self.optimizer.updates = state["updates"]
             self.judge.skipped, self.judge.in_a_row = state["skipped"], state["in_a_row"]
@@ -156,16 +162,18 @@ class Trainer:
                 temporary.write_text(json.dumps(machine, ensure_ascii=False, indent=1), encoding="utf-8")
         self.flops_per_token = flops_per_token(config.model, config.data.sequence_length)
         self.timers = Timers(self.device)
-        self.saved_step = self.step
-        self.saving: checkpoint.Saving | None = None
-        self.all_written = True
-        for line in changes:
-            self.progress.say(f"changed since the checkpoint: {line}")
+        self.saver = Saver(
+            config, run_dir, self.optimizer, mesh, self.device, copies, say=self.progress.say, step=self.step
+        )
+        for line in notes:
+            self.progress.say(line)
         self.progress.say(
             f"{'resuming ' + str(start) if start else 'starting'}: {count_parameters(config.model):,} parameters, "
             f"{world.size} rank(s) as {_layout(mesh)}, "
             f"{threads} thread(s) each, kernels {config.train.kernels}, {config.precision.dtype}"
         )
+        if start is not None and opened.uncopied:
+            self.saver.copy_again(start, manifest, wait=self.step >= config.train.steps)
 
     def run(self) -> Result:
         """Steps from where the run stands to ``train.steps``, or to a stop signal."""
@@ -212,12 +220,11 @@ class Trainer:
             counts = 1.0 if self.mesh.is_first("tp") else 0.0
             wants_stop = torch.tensor(float(self.stop.signal is not None), dtype=torch.float64, device=self.device)
             idle, total = timers.seconds.get("bubble", 0.0), sum(timers.seconds.get(name, 0.0) for name in _COMPUTE)
-            writes = float(self.saving is not None and not self.saving.written)
-            times = torch.tensor([idle, total, writes], dtype=torch.float64, device=self.device)
-            totals = torch.cat((torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop)), times))
+            others = torch.tensor([idle, total, *self.saver.unwritten()], dtype=torch.float64, device=self.device)
+            totals = torch.cat((torch.stack((sums.loss * counts, sums.z_loss * counts, wants_stop)), others))
             all_reduce(totals, self.mesh.world_group)
-            loss_sum, z_sum, stops, idle, total, writers = totals.tolist()
-            self.all_written = writers == 0
+            loss_sum, z_sum, stops, idle, total, writers, copiers = totals.tolist()
+            self.saver.hear(writers, copiers)
             loss, z_loss = loss_sum / count.item(), z_sum / count.item()
         lr = learning_rate(step, peak=config.optimizer.lr, schedule=config.schedule, total_steps=config.train.steps)
         with timers.phase("optimizer"):
@@ -278,9 +285,9 @@ class Trainer:
     def _save_if_due(self, must: bool) -> None:
         interval = self.config.checkpoint.interval
         due = must or (interval and self.step % interval == 0)
-        if self.saving is not None and (due or self.all_written):
+        if due or self.saver.ready:
             with self.timers.phase("checkpoint"):
-                self._finish_saving()
+                self.saver.complete(wait=bool(due))
         if not due:
             return
         state = {
@@ -295,38 +302,12 @@ class Trainer:
         with self.timers.phase("checkpoint"):
             if self.metrics is not None:
                 self.metrics.sync()
-            self.saving = checkpoint.Saving(
-                self.run_dir,
-                self.step,
-                self.optimizer,
-                self.mesh,
-                state=state,
-                config=self.config.model_dump(mode="json"),
-                keep_last=self.config.checkpoint.keep_last,
-                keep_every=self.config.checkpoint.keep_every,
-                background=self.config.checkpoint.asynchronous and not must,
-            )
-            if must or not self.config.checkpoint.asynchronous:
-                self._finish_saving(must)
-
-    def _finish_saving(self, must: bool = False) -> None:
-        """Make a checkpoint of what has been written; all ranks come here at the same step."""
-        assert self.saving is not None
-        saving, self.saving = self.saving, None
-        try:
-            saving.finish()
-            self.saved_step = saving.step
-        except checkpoint.SaveError as error:
-            if must:
-                raise
-            # The run is worth more than this one checkpoint: the next interval tries again.
-            self.progress.say(f"WARNING: {error}; the newest checkpoint is that of step {self.saved_step}")
+            self.saver.save(self.step, state, must=must)
 
     def close(self) -> None:
         """Flush the records and leave the terminal as it was."""
         self.progress.close()
-        if self.saving is not None:  # the run ends by an error: nothing may write after it
-            self.saving.wait()
+        self.saver.wait()
         if self.metrics is not None:
             self.metrics.close()
         self.parameters.remove_hooks()
@@ -351,15 +332,17 @@ def _device(config: Config, world: World) -> torch.device:
     return device
 
 
-def _with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The config with ``model.vocab_size`` filled in from the tokenizer."""
-    size = config.model.vocab_size
+def _resolved(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with ``model.vocab_size`` from the tokenizer, and a ``checkpoint.copy_to`` that holds anywhere."""
+    size, copy_to = config.model.vocab_size, config.checkpoint.copy_to
+    update: dict[str, Any] = {}
+    if copy_to:
+        update["checkpoint"] = config.checkpoint.model_copy(update={"copy_to": str(Path(copy_to).absolute())})
     if size == 0:
-        model = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
-        return config.model_copy(update={"model": model})
-    if size < tokenizer.vocab_size:
+        update["model"] = config.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    elif size < tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size = {size} is smaller than the tokenizer's {tokenizer.vocab_size} "
             f"({config.data.tokenizer}); write {tokenizer.vocab_size}, or 0 to take it from the tokenizer"
         )
-    return config
+    return config.model_copy(update=update)

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from pyjpllm.errors import UserError
 from pyjpllm.files import sha256_of
 from pyjpllm.training import checkpoint, complete_steps, latest, load_model, read_model_state, train
-from pyjpllm.training.manifest import Manifest, PieceReader, StoredPiece, StoredTensor, step_folder, sweep
+from pyjpllm.training.folders import step_folder, sweep
+from pyjpllm.training.manifest import Manifest, PieceReader, StoredPiece, StoredTensor
 from tests.training.small import data_folder, small_config
 
 
@@ -147,7 +148,7 @@ def test_the_last_n_and_every_mth_are_kept(tmp_path: Path) -> None:
 def test_what_a_killed_save_left_is_swept(run: Path) -> None:
     (run / "checkpoints" / ".step-00000009.tmp").mkdir()
     (run / "checkpoints" / ".step-00000001.trash").mkdir()
-    sweep(run, keep_last=1, keep_every=0)
+    sweep(run / "checkpoints", keep_last=1, keep_every=0)
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000002"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pyjpllm.distributed import World
 from pyjpllm.training import checkpoint, complete_steps, train
-from pyjpllm.training.manifest import step_folder
+from pyjpllm.training.folders import step_folder
 from tests.mpi import run_ranks
 from tests.training.small import data_folder, small_config
 from tests.training.test_trainer import digest, records
