@@ -14,40 +14,49 @@ from typing import Any
 
 from pyjpllm.config import to_toml
 from pyjpllm.training import complete_steps, latest, train
+from pyjpllm.training.folders import step_folder, steps_in
 from tests.mpi import launch, mpirun, rank_environment
-from tests.training.killer import OVERRIDES
+from tests.training.killer import KEPT, OVERRIDES
 from tests.training.small import data_folder, small_config
 from tests.training.test_trainer import digest, records
 
 KILLS = 20
+KILLS_OF_TWO = 12
 
 
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     train(small_config(data_folder(), *OVERRIDES), tmp_path / "unbroken")
     seed = 20260 + random.randrange(1000)
-    killer = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.training.killer",
-            str(data_folder()),
-            str(tmp_path / "run"),
-            str(seed),
-            str(KILLS),
-        ],
-        capture_output=True,
-        text=True,
-        env=rank_environment(),
-        timeout=400,
-    )
-    lines = [json.loads(line) for line in killer.stdout.splitlines()]
-    assert killer.returncode == 0, f"seed {seed}\n{killer.stdout}\n{killer.stderr[-3000:]}"
-    assert lines[-1] == {"kills": KILLS}, f"seed {seed}: {lines}"
+    lines = kill(tmp_path / "run", seed, KILLS)
     assert digest(tmp_path / "run") == digest(tmp_path / "unbroken"), f"seed {seed}: {lines}"
     steps = records(tmp_path / "run")
     assert [r["step"] for r in steps] == list(range(1, 91))
     assert [r["loss"] for r in steps] == [r["loss"] for r in records(tmp_path / "unbroken")]
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_two_ranks_killed_while_checkpoints_are_written_and_copied_lose_none(tmp_path: Path) -> None:
+    """After each kill every checkpoint that was complete is whole, in both places; the end has the same bits."""
+    seed = 50260 + random.randrange(1000)
+    lines = kill(tmp_path / "run", seed, KILLS_OF_TWO, str(tmp_path / "copies"))
+    assert [line["kill"] for line in lines if "kill" in line] == list(range(1, KILLS_OF_TWO + 1))
+    assert digest(tmp_path / "run") == digest(tmp_path / "run-whole"), f"seed {seed}: {lines}"
+    steps = range(60 - KEPT + 1, 61)
+    assert complete_steps(tmp_path / "run") == steps_in(tmp_path / "copies") == list(steps)
+    for step in steps:
+        ours, theirs = step_folder(tmp_path / "run", step), tmp_path / "copies" / f"step-{step:08d}"
+        assert {p.name: p.read_bytes() for p in ours.iterdir()} == {p.name: p.read_bytes() for p in theirs.iterdir()}
+    assert not list((tmp_path / "copies").glob(".step*"))
+
+
+def kill(run: Path, seed: int, kills: int, *copies: str) -> list[dict[str, Any]]:
+    """What the killer says; the run is finished then."""
+    program = [sys.executable, "-m", "tests.training.killer", str(data_folder()), str(run), str(seed), str(kills)]
+    killer = subprocess.run([*program, *copies], capture_output=True, text=True, env=rank_environment(), timeout=400)
+    lines = [json.loads(line) for line in killer.stdout.splitlines()]
+    assert killer.returncode == 0, f"seed {seed}\n{killer.stdout}\n{killer.stderr[-3000:]}"
+    assert lines[-1] == {"kills": kills}, f"seed {seed}: {lines}"
+    return lines
 
 
 def test_a_killed_rank_of_two_ends_the_job_and_the_next_one_goes_on(tmp_path: Path) -> None:
