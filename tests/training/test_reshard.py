@@ -6,6 +6,7 @@ whether it has read what it should. Another form of parallelism is another line 
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 
 from pyjpllm.config.schema import ModelConfig, MoEConfig, OptimizerConfig
 from pyjpllm.distributed import Mesh, World, make_mesh
+from pyjpllm.distributed.mesh import AXES
 from pyjpllm.model import Transformer
 from pyjpllm.parallel import ExpertParallel, FlatParameters, TensorParallel
 from pyjpllm.parallel.pipeline import named, parts_of, tied_group
@@ -165,3 +167,23 @@ def test_every_pair(backend: str, tmp_path: Path) -> None:
     assert {kind: four[kind] + alone[kind] for kind in kinds} == {
         kind: [len(shapes)] * len(shapes) for kind, shapes in LAYOUTS.items()
     }
+
+
+def in_words(shape: Shape) -> str:
+    sizes = [f"{axis} {size}" for axis, size in shape._asdict().items() if axis in AXES and size > 1]
+    return ", ".join([*sizes, *(["sequence"] if shape.sequence else []), f"zero {shape.zero}"])
+
+
+def test_all_forms_are_among_the_pairs() -> None:
+    """Every form is saved from and loaded on; `pytest -s` prints the pairs."""
+    pairs = {kind: list(itertools.product(shapes, shapes)) for kind, shapes in LAYOUTS.items()}
+    for kind, both in pairs.items():
+        for saved, loaded in both:
+            print(f"{kind}: {in_words(saved)} -> {in_words(loaded)}")
+    assert len(pairs["dense"]) + len(pairs["experts"]) >= 100
+    assert len(pairs["experts"]) >= 30
+    for side in (0, 1):
+        shapes = [pair[side] for both in pairs.values() for pair in both]
+        assert {shape.zero for shape in shapes} == {0, 1, 2, 3}
+        assert all(any(getattr(shape, axis) > 1 for shape in shapes) for axis in AXES)
+        assert {shape.zero for shape in LAYOUTS["experts"] if shape.ep > 1} == {0, 1, 2, 3}
