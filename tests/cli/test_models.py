@@ -65,6 +65,27 @@ def test_a_text_is_continued(jpllm: Run) -> None:
     assert all(0 < answer["tokens"] <= 8 for answer in answers)
 
 
+def test_a_run_is_read_from_its_second_copies(folder: Path, jpllm: Run) -> None:
+    jpllm("train", "config.toml", "checkpoint.copy_to=copies", "--run", "twice")
+    (folder / "heldout.jsonl").write_text('{"text": "計算機の言語を学習する。"}\n', encoding="utf-8")
+    commands = (
+        ("generate", "twice", "-p", "計算機", "--max-new-tokens", "4"),
+        ("evaluate", "twice", "--text", "heldout.jsonl"),
+        ("convert", "twice", "hf-of-twice"),
+    )
+    before = [jpllm(*words)[0] for words in commands]
+    path = folder / "twice" / "checkpoints" / "step-00000003" / "rank-00000-000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    for words, expected in zip(commands, before, strict=True):
+        out, err = jpllm(*words)
+        assert out == expected
+        assert f"taken from its copy in {folder / 'copies' / 'step-00000003'}" in err
+    shutil.rmtree(folder / "twice" / "checkpoints")
+    for words, expected in zip(commands, before, strict=True):
+        assert jpllm(*words)[0] == expected.replace("twice/checkpoints", str(folder / "copies"))
+    assert jpllm(*(w.replace("twice", "copies/step-00000003") for w in commands[0]))[0] == before[0]
+
+
 def test_a_text_comes_from_stdin(jpllm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("計算機は\n"))
     out, _ = jpllm("generate", "run", "--max-new-tokens", "2", "--temperature", "0")
