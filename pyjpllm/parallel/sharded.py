@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,14 @@ from pyjpllm.parallel.flat import FlatEntry, Part
 from pyjpllm.parallel.layout import layout_of, piece_of, set_layout
 from pyjpllm.parallel.zero import ValueGather
 
-if TYPE_CHECKING:
-    from pyjpllm.model import Transformer
+
+class HasBlocks(Protocol):
+    """What is asked of a model beside being a module."""
+
+    blocks: nn.ModuleDict
+    """Each is gathered as a whole."""
+    gathered_dtype: torch.dtype | None
+    """The type in which they are gathered."""
 
 
 class ShardedGroup:
@@ -59,7 +65,8 @@ class ShardedParameters:
     """The parameters of ``model``, from now on sharded over their replicas; as `FlatParameters`.
 
     Args:
-        model: without values, on the meta device: they are filled in afterwards (`pieces_of`), shard by shard.
+        model: with ``blocks``, without values, on the meta device: they are filled in afterwards (`pieces_of`), shard
+            by shard.
         mesh: the ranks, with several replicas.
         device: where the shards are to be.
         dtype: the model's type, in which blocks compute.
@@ -70,7 +77,7 @@ class ShardedParameters:
 
     def __init__(
         self,
-        model: Transformer,
+        model: nn.Module,
         mesh: Mesh,
         device: torch.device,
         *,
@@ -83,7 +90,8 @@ class ShardedParameters:
             param_dtype=None if dtype == master else dtype, reduce_dtype=gradients or master, cast_forward_inputs=False
         )
         dense, experts = (mesh.along(axis) for axis in ("replicas", "expert_replicas"))
-        for block in model.blocks.values():
+        of_blocks = cast(HasBlocks, model)
+        for block in of_blocks.blocks.values():
             mixture = getattr(block.mlp, "experts", None)
             if mixture is not None:
                 fully_shard(
@@ -100,7 +108,7 @@ class ShardedParameters:
         model.to_empty(device=device)
         for buffer in model.buffers():
             buffer.zero_()
-        model.gathered_dtype = dtype
+        of_blocks.gathered_dtype = dtype
         kinds: dict[tuple[str, bool], list[tuple[str, DTensor]]] = {}
         self._summed_first: dict[dist.ProcessGroup, list[DTensor]] = {}
         for name, param in model.named_parameters():

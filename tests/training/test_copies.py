@@ -333,7 +333,7 @@ def ranks(world: World, data: str, folder: str) -> tuple[Any, ...]:
 
 
 def test_every_rank_copies_its_own_and_one_that_fails_costs_one_copy(tmp_path: Path) -> None:
-    results = run_ranks(ranks, 2, str(data_folder()), str(tmp_path))
+    results = run_ranks(ranks, 2, str(data_folder()), str(tmp_path), fresh=True)
     for made, there, again in results:
         assert made == 8
         assert there == [[2, 6, 8], [2, 6, 8]]  # the second time that of step 8 was made up for

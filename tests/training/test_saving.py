@@ -96,7 +96,7 @@ def one_is_slow(world: World, data: str, run: str) -> tuple[int, list[list[int]]
 
 
 def test_it_is_there_when_all_ranks_have_written(tmp_path: Path) -> None:
-    (made, complete), _ = run_ranks(one_is_slow, 2, str(data_folder()), str(tmp_path / "run"))
+    (made, complete), _ = run_ranks(one_is_slow, 2, str(data_folder()), str(tmp_path / "run"), fresh=True)
     assert made == 8
     assert complete[2] == complete[3] == []  # before steps 3 and 4: rank 1 has not written yet
     assert complete_steps(tmp_path / "run") == [2, 4, 6, 8]
