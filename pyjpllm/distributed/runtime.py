@@ -44,15 +44,17 @@ class Runtime:
         self._control = world.Dup()
         self._tag_limit: int = world.Get_attr(mpi.TAG_UB)
         self._creations: Counter[str] = Counter()
+        mine = os.sched_getaffinity(0)
         self.cores = cores.divide(
             os.environ.get(cores.VARIABLE, "auto"),
-            mine=os.sched_getaffinity(0),
+            mine=mine,
             online=os.cpu_count() or 1,
             local_rank=self.local_rank,
             local_size=self.local_size,
             threads=cores.threads_written(),
         )
-        os.sched_setaffinity(0, self.cores.compute)
+        if self.cores.compute != mine:
+            os.sched_setaffinity(0, self.cores.compute)
         self.engine = self._make_engine()
         self.watchdog = (
             Watchdog(self.rank, self.table, self.engine.pending, launch.forget_store) if self.table else None
