@@ -7,6 +7,7 @@ reductions.py) for the engine; the Work it returns is completed there.
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pyjpllm.distributed import reductions, runtime, transport
+from pyjpllm.distributed import hierarchy, reductions, runtime, transport
 from pyjpllm.distributed.compat import with_all_names
 from pyjpllm.distributed.engine import Operation, Steps
 from pyjpllm.distributed.group import NAME, GroupOverMPI, Tensors
@@ -45,15 +46,17 @@ class ProcessGroupMPI4Py(GroupOverMPI):
             reductions.check(x, reduction)
 
         def steps(op: Operation) -> Steps:
-            if len(xs) == 1:
-                yield from reductions.all_reduce(self._c, op, xs[0], reduction, self._rt.deterministic)
-                return
-            for same in _by_dtype(xs):
-                flat = torch.cat([x.view(-1) for x in same])
-                yield from reductions.all_reduce(self._c, op, flat, reduction, self._rt.deterministic)
-                op.tail = False
-                for x, piece in zip(same, torch.split(flat, [x.numel() for x in same]), strict=True):
-                    x.view(-1).copy_(piece)
+            same = list(_by_dtype(xs))
+            flats = xs if len(xs) == 1 else [torch.cat([x.view(-1) for x in of_type]) for of_type in same]
+            sums = [
+                functools.partial(reductions.all_reduce, self._c, op, flat, reduction, self._rt.deterministic)
+                for flat in flats
+            ]
+            yield from transport.one_after_another(op, sums)
+            if len(xs) > 1:
+                for of_type, flat in zip(same, flats, strict=True):
+                    for x, piece in zip(of_type, torch.split(flat, [x.numel() for x in of_type]), strict=True):
+                        x.view(-1).copy_(piece)
 
         return self._collective(label, lambda op: staging.around(steps(op)), tensors, tensors, opts)
 
@@ -107,11 +110,13 @@ class ProcessGroupMPI4Py(GroupOverMPI):
             reductions.check(output, reduction)
 
         def steps(op: Operation) -> Steps:
-            for out, xs in pairs:
-                yield from reductions.reduce_scatter(self._c, op, out, xs, reduction, self._rt.deterministic)
-                op.tail = False
+            parts = [
+                functools.partial(reductions.reduce_scatter, self._c, op, out, xs, reduction, self._rt.deterministic)
+                for out, xs in pairs
+            ]
+            return staging.around(transport.one_after_another(op, parts))
 
-        return self._collective(label, lambda op: staging.around(steps(op)), outputs, outputs, opts)
+        return self._collective(label, steps, outputs, outputs, opts)
 
     # -- movement
 
@@ -121,11 +126,10 @@ class ProcessGroupMPI4Py(GroupOverMPI):
         xs = [staging.read(x) if self._c.rank == root else staging.write(x) for x in tensors]
 
         def steps(op: Operation) -> Steps:
-            for x in xs:
-                yield from transport.broadcast(self._c, op, x, root)
-                op.tail = False
+            parts = [functools.partial(transport.broadcast, self._c, op, x, root) for x in xs]
+            return staging.around(transport.one_after_another(op, parts))
 
-        return self._collective("broadcast", lambda op: staging.around(steps(op)), tensors, tensors, opts)
+        return self._collective("broadcast", steps, tensors, tensors, opts)
 
     def allgather(self, outputs: list[Tensors], inputs: Tensors, opts: Any = None) -> MPIWork:
         flat = [x for outs in outputs for x in outs]
@@ -164,11 +168,10 @@ class ProcessGroupMPI4Py(GroupOverMPI):
             pairs.append(([staging.write(out) for out in outs], staging.read(x)))
 
         def steps(op: Operation) -> Steps:
-            for outs, x in pairs:
-                yield from transport.all_gather(self._c, op, outs, x)
-                op.tail = False
+            parts = [functools.partial(hierarchy.all_gather, self._c, op, outs, x) for outs, x in pairs]
+            return staging.around(transport.one_after_another(op, parts))
 
-        return self._collective(label, lambda op: staging.around(steps(op)), shown, shown, opts)
+        return self._collective(label, steps, shown, shown, opts)
 
     def gather(self, outputs: list[Tensors], inputs: Tensors, opts: Any) -> MPIWork:
         staging = Staging()

@@ -5,34 +5,30 @@ FP32), and the pieces are gathered. The bits depend on nothing but the numbers a
 travels as 16-bit. Used for 16-bit floats always, for other floating sums when ``deterministic`` is set, and for large
 floating sums because it is the fastest there (docs/distributed.md has the measurements). **Native**: MPI's own
 nonblocking collective, for all the rest.
+
+In a group of several nodes with several ranks each (hierarchy.py) the ordered way has two levels: the ranks of a node
+in their order, then the nodes in theirs, by whichever messages. Between the two, sums of 16-bit floats are FP32, so
+they are rounded once; that is what travels across, from 1 / ranks_per_node of the numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from pyjpllm.distributed import hierarchy
+from pyjpllm.distributed.combining import REDUCED_IN_FP32, average, between, combine, combine_by_level, within_node
 from pyjpllm.distributed.engine import Operation, Steps
-from pyjpllm.distributed.transport import Communicator, _pieces, all_gather, as_one, small
+from pyjpllm.distributed.hierarchy import Levels, all_gather, pipelined
+from pyjpllm.distributed.transport import Communicator, _pieces, as_one, one_after_another, small
 
 # From this many bytes a rank on, floating sums go the ordered way.
 ORDERED_FROM = 8 << 10
-# Up to this many bytes in all, an ordered reduction is one all-gather and everybody reduces everything.
-GATHERED_UP_TO = 32 << 10
-# Pieces of a large ordered reduction: one is reduced while the next travels.
-SEGMENT = 8 << 20
-# Reduce this many elements at a time, so that the accumulator stays in the cache.
-_BLOCK = 1 << 18
 
-_REDUCED_IN_FP32 = frozenset(
-    dtype
-    for name in ("float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
-    if (dtype := getattr(torch, name, None)) is not None
-)
 _NATIVE_TYPES = {
     torch.bool: "UINT8_T",
     torch.uint8: "UINT8_T",
@@ -86,7 +82,7 @@ def check(x: torch.Tensor, reduction: Reduction) -> None:
         (bitwise and (dtype.is_floating_point or dtype.is_complex))
         or (dtype.is_complex and kind in ("min", "max"))
         or (dtype == torch.bool and kind == "avg")
-        or (dtype not in _NATIVE_TYPES and dtype not in _REDUCED_IN_FP32)
+        or (dtype not in _NATIVE_TYPES and dtype not in REDUCED_IN_FP32)
     )
     if wrong:
         raise ValueError(f"mpi4py: ReduceOp.{kind.upper()} is not defined for {dtype}")
@@ -94,7 +90,7 @@ def check(x: torch.Tensor, reduction: Reduction) -> None:
 
 def is_ordered(x: torch.Tensor, reduction: Reduction, ranks: int, deterministic: bool) -> bool:
     """Which of the two ways; the same on every rank, since it depends on type, size and settings only."""
-    if x.dtype in _REDUCED_IN_FP32:
+    if x.dtype in REDUCED_IN_FP32:
         return True
     if not (x.dtype.is_floating_point or x.dtype.is_complex) or reduction.kind not in ("sum", "avg", "product"):
         return False
@@ -110,12 +106,22 @@ def all_reduce(c: Communicator, op: Operation, x: torch.Tensor, reduction: Reduc
         op.tail = True
         yield [c.comm.Iallreduce(c.mpi.IN_PLACE, _typed(c, piece), _op(c, x, reduction)) for piece in _pieces(flat)]
         _average(flat, reduction, c.size)
-    elif flat.numel() * flat.element_size() * c.size <= GATHERED_UP_TO:
+        return
+    levels = levels_for(c, flat.dtype, reduction.kind)
+    if flat.numel() * flat.element_size() * c.size <= hierarchy.GATHERED_UP_TO:
         parts = flat.new_empty((c.size, flat.numel()))
         yield from all_gather(c, op, list(parts), flat)
-        combine(list(parts), flat, reduction.kind)
-    else:
-        yield from _ordered_all_reduce(c, op, flat, reduction.kind)
+        combine_by_level(levels, list(parts), flat, reduction.kind)
+        return
+    segments = torch.split(flat, max(1, hierarchy.SEGMENT // flat.element_size()))
+
+    def of_segment(segment: torch.Tensor) -> Steps:
+        cuts = _cut(segment, c.size)  # in such an order that what a node's ranks exchange lies together
+        pieces = [cuts[rank % levels.width * levels.nodes + rank // levels.width] for rank in range(c.size)]
+        yield from _reduce_scatter_segment(c, levels, pieces, pieces[c.rank], reduction.kind)
+        yield from hierarchy.gather_segment(c, levels, pieces)
+
+    yield from pipelined(op, map(of_segment, segments), 2 * levels.posts * len(segments))
 
 
 def reduce(
@@ -132,7 +138,8 @@ def reduce(
             yield c.isend(flat, root)
         else:
             yield [request for peer in c.peers() for request in c.irecv(parts[peer], peer)]
-            combine([flat if p == root else parts[p] for p in range(c.size)], x.view(-1), reduction.kind)
+            inputs = [flat if p == root else parts[p] for p in range(c.size)]
+            combine_by_level(levels_for(c, flat.dtype, reduction.kind), inputs, x.view(-1), reduction.kind)
         return
     if c.rank == root and reduction.factor is not None:
         x.view(-1).copy_(flat)
@@ -163,14 +170,15 @@ def reduce_scatter(
     pieces = torch.split(whole, sizes)
     flat = out.view(-1)
     if is_ordered(whole, reduction, c.size, deterministic) or not small(whole):
-        segment = max(1, SEGMENT // (whole.element_size() * c.size))
-        starts = range(0, max(1, *sizes), segment)
-        yield from _exchange(
-            c,
+        levels = levels_for(c, whole.dtype, reduction.kind)
+        ranges = hierarchy.segments_of(c, pieces)
+        yield from pipelined(
             op,
-            ([piece[start : start + segment] for piece in pieces] for start in starts),
-            [flat[start : start + segment] for start in starts],
-            reduction.kind,
+            (
+                _reduce_scatter_segment(c, levels, [piece[part] for piece in pieces], flat[part], reduction.kind)
+                for part in ranges
+            ),
+            levels.posts * len(ranges),
         )
         return
     op.tail = True
@@ -178,91 +186,45 @@ def reduce_scatter(
     _average(flat, reduction, c.size)
 
 
-def combine(parts: Sequence[torch.Tensor], out: torch.Tensor, kind: str) -> None:
-    """Reduce flat ``parts`` in their order into flat ``out`` (which may be one of them): elementwise, hence the same
-    bits however the data was cut."""
-    wide = torch.float32 if out.dtype in _REDUCED_IN_FP32 else out.dtype
-    step = _STEPS[kind]
-    # Straight into ``out``, unless it holds a part that is still to be read.
-    direct = wide == out.dtype and all(part.data_ptr() != out.data_ptr() for part in parts[2:])
-    for start in range(0, out.numel(), _BLOCK):
-        target = out[start : start + _BLOCK]
-        first, *rest = [part[start : start + _BLOCK] for part in parts]
-        total = target if direct else torch.empty(target.shape, dtype=wide)
-        if direct and rest:
-            step(first, rest.pop(0), out=total)
-        else:
-            total.copy_(first)
-        for block in rest:
-            step(total, block.to(wide), out=total)
-        if kind == "avg":
-            _average(total, Reduction(kind), len(parts))
-        if not direct:
-            target.copy_(total)
+def levels_for(c: Communicator, dtype: torch.dtype, kind: str) -> Levels:
+    """The levels in which ``dtype`` is reduced: one where FP32 sums of few ranks would be more to send than their
+    8-bit numbers."""
+    worth = between(dtype, kind).itemsize <= c.per_node * dtype.itemsize
+    return Levels(c.size, c.rank, c.per_node if worth else c.size)
 
 
-_STEPS: dict[str, Callable[..., Any]] = {
-    "sum": torch.add,
-    "avg": torch.add,
-    "product": torch.mul,
-    "min": torch.minimum,
-    "max": torch.maximum,
-    "band": torch.bitwise_and,
-    "bor": torch.bitwise_or,
-    "bxor": torch.bitwise_xor,
-}
-
-
-def _ordered_all_reduce(c: Communicator, op: Operation, flat: torch.Tensor, kind: str) -> Steps:
-    segments = [_cut(part, c.size) for part in torch.split(flat, max(1, SEGMENT // flat.element_size()))]
-    gathers: list[Any] = []
-
-    def gather(index: int) -> None:
-        for peer in c.peers():
-            gathers.extend(c.irecv(segments[index][peer], peer))
-        for peer in c.peers():
-            gathers.extend(c.isend(segments[index][c.rank], peer))
-
-    own = [pieces[c.rank] for pieces in segments]
-    yield from _exchange(c, op, iter(segments), own, kind, gather)
-    op.tail = True
-    yield gathers
-
-
-def _exchange(
-    c: Communicator,
-    op: Operation,
-    segments: Iterator[Sequence[torch.Tensor]],
-    outs: Sequence[torch.Tensor],
-    kind: str,
-    then: Callable[[int], None] | None = None,
+def _reduce_scatter_segment(
+    c: Communicator, levels: Levels, pieces: Sequence[torch.Tensor], out: torch.Tensor, kind: str
 ) -> Steps:
-    """For every segment: send piece p to rank p, reduce what comes into ``outs``, call ``then``.
+    """Rank p's piece of everyone's ``pieces``, reduced into its ``out``.
 
-    One segment is reduced while the next travels. All ranks post in the same order, which is what matches messages.
+    Inside the node a rank gets what is for its place in any node, and reduces it; of that, each node gets its own.
     """
-
-    def post(pieces: Sequence[torch.Tensor]) -> tuple[list[Any], list[torch.Tensor]]:
-        mine = pieces[c.rank]
-        parts = [mine if p == c.rank else torch.empty_like(mine) for p in range(c.size)]
-        requests: list[Any] = []
-        for peer in reversed(c.peers()):
-            requests += c.irecv(parts[peer], peer)
-        for peer in c.peers():
-            requests += c.isend(pieces[peer], peer)
-        return requests, parts
-
-    under_way = post(next(segments))
-    for index, out in enumerate(outs):
-        requests, parts = under_way
-        if index + 1 < len(outs):
-            under_way = post(next(segments))
-        else:
-            op.tail = then is None
-        yield requests
+    mine = levels.at(levels.place, pieces)
+    own = as_one(mine)
+    if own is None:
+        own = torch.cat(list(mine))
+    parts = [own if place == levels.place else torch.empty_like(own) for place in range(levels.width)]
+    requests: list[Any] = []
+    for peer in reversed(levels.inside()):
+        requests += c.irecv_as_one([parts[peer % levels.width]], peer)
+    for peer in levels.inside():
+        requests += c.isend_as_one(levels.at(peer % levels.width, pieces), peer)
+    yield requests
+    if levels.nodes == 1:
         combine(parts, out, kind)
-        if then is not None:
-            then(index)
+        return
+    slices = torch.split(within_node(parts, kind), [piece.numel() for piece in mine])
+    del parts, own
+    ours = slices[levels.node]
+    of_nodes = [ours if node == levels.node else torch.empty_like(ours) for node in range(levels.nodes)]
+    requests = []
+    for peer in reversed(levels.across()):
+        requests += c.irecv(of_nodes[peer // levels.width], peer)
+    for peer in levels.across():
+        requests += c.isend(slices[peer // levels.width], peer)
+    yield requests
+    combine(of_nodes, out, kind, levels.size)
 
 
 def _cut(flat: torch.Tensor, ranks: int) -> list[torch.Tensor]:
@@ -283,23 +245,27 @@ def _op(c: Communicator, x: torch.Tensor, reduction: Reduction) -> Any:
 
 def _average(x: torch.Tensor, reduction: Reduction, ranks: int) -> None:
     if reduction.kind == "avg":
-        if x.dtype.is_floating_point or x.dtype.is_complex:
-            x.div_(ranks)
-        else:
-            x.div_(ranks, rounding_mode="trunc")
+        average(x, ranks)
 
 
 def all_reduce_sparse(c: Communicator, op: Operation, x: torch.Tensor) -> Steps:
     """The sum of the ranks' sparse COO tensors, in rank order, into ``x``."""
     mine = x.coalesce()
     counts = torch.empty(c.size, dtype=torch.int64)
-    yield from all_gather(c, op, list(torch.split(counts, 1)), torch.tensor([mine._nnz()]))
-    op.tail = False
-    nonzeros = counts.tolist()
-    indices = [torch.empty((mine.sparse_dim(), count), dtype=torch.int64) for count in nonzeros]
-    values = [mine.values().new_empty((count, *mine.values().shape[1:])) for count in nonzeros]
-    yield from all_gather(c, op, indices, mine.indices().contiguous())
-    op.tail = False
-    yield from all_gather(c, op, values, mine.values().contiguous())
+    indices: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
+
+    def of_indices() -> Steps:
+        indices.extend(torch.empty((mine.sparse_dim(), count), dtype=torch.int64) for count in counts.tolist())
+        return all_gather(c, op, indices, mine.indices().contiguous())
+
+    def of_values() -> Steps:
+        values.extend(mine.values().new_empty((count, *mine.values().shape[1:])) for count in counts.tolist())
+        return all_gather(c, op, values, mine.values().contiguous())
+
+    def of_counts() -> Steps:
+        return all_gather(c, op, list(torch.split(counts, 1)), torch.tensor([mine._nnz()]))
+
+    yield from one_after_another(op, [of_counts, of_indices, of_values])
     total = torch.sparse_coo_tensor(torch.cat(indices, 1), torch.cat(values), x.shape, dtype=x.dtype).coalesce()
     x.copy_(total)

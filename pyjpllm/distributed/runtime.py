@@ -7,11 +7,12 @@ import contextlib
 import hashlib
 import os
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pyjpllm.distributed import cores, endings, launch, leftovers
+from pyjpllm.distributed import cores, endings, hierarchy, launch, leftovers
 from pyjpllm.distributed.callers import Callers
 from pyjpllm.distributed.comm_thread import CommThread
 from pyjpllm.distributed.engine import Engine, Steps
@@ -33,6 +34,7 @@ class Runtime:
         node = world.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank: int = node.Get_rank()
         self.local_size: int = node.Get_size()
+        self.node = hierarchy.node_of(node.allgather(self.rank), self.local_rank)
         self.table: Table | None = None
         if self.size > 1:
             self.table = Table.shared(node, self.rank)
@@ -110,9 +112,17 @@ class Runtime:
             yield [self._control.Irecv(nothing, leader, tag)]
         world_group = mpi.COMM_WORLD.Get_group()
         group = world_group.Incl(list(ranks))
-        box.append(Communicator(mpi, mpi.COMM_WORLD.Create_group(group, tag), self._tag_limit))
+        comm = mpi.COMM_WORLD.Create_group(group, tag)
+        box.append(Communicator(mpi, comm, self._tag_limit, hierarchy.ranks_per_node(_all_gathered(comm, self.node))))
         group.Free()
         world_group.Free()
+
+
+def _all_gathered(comm: Any, number: int) -> array[int]:
+    """Every rank's ``number``. Blocks, for no longer than the slowest rank of those that have just made ``comm``."""
+    numbers: array[int] = array("i", [number] * comm.Get_size())
+    comm.Allgather(array("i", [number]), numbers)
+    return numbers
 
 
 def stable_tag(name: str, limit: int) -> int:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,15 +21,17 @@ class Communicator:
     """An MPI communicator, and tensors in the form that mpi4py takes.
 
     Tags below ``tag_limit`` are the user's; the messages that our own collectives are made of have ``tag_limit``.
+    ``per_node``: so many neighbouring ranks are a node (hierarchy.py); all of them where levels are of no use.
     """
 
-    def __init__(self, mpi: Any, comm: Any, tag_limit: int) -> None:
+    def __init__(self, mpi: Any, comm: Any, tag_limit: int, per_node: int) -> None:
         self.mpi = mpi
         self.comm = comm
         self.tag_limit = tag_limit
         self.buffer = getattr(mpi, "buffer", None) or mpi.memory  # its name before mpi4py 4
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
+        self.per_node = per_node
 
     def peers(self) -> list[int]:
         """The other ranks, beginning after this one, so that not everybody sends to rank 0 first."""
@@ -58,6 +61,31 @@ class Communicator:
         """Post the receive that matches ``isend``."""
         return [self.comm.Irecv(self.raw(piece), rank, self.tag_limit) for piece in _pieces(x)]
 
+    def isend_as_one(self, xs: Sequence[torch.Tensor], rank: int) -> list[Any]:
+        """Post ``xs``, at most MAX_MESSAGE bytes together, to ``rank`` in one message."""
+        with self._joined(xs) as buffer:
+            return [self.comm.Isend(buffer, rank, self.tag_limit)]
+
+    def irecv_as_one(self, xs: Sequence[torch.Tensor], rank: int) -> list[Any]:
+        """Post the receive that matches ``isend_as_one``; ``xs`` may be cut otherwise than the sender's."""
+        with self._joined(xs) as buffer:
+            return [self.comm.Irecv(buffer, rank, self.tag_limit)]
+
+    @contextlib.contextmanager
+    def _joined(self, xs: Sequence[torch.Tensor]) -> Iterator[list[Any]]:
+        """``xs`` as one buffer: the memory that they are, or an MPI type of the places where they lie, which spares a
+        copy. The type may be freed as soon as the call that uses it has returned."""
+        whole = as_one(xs)
+        if whole is not None:
+            yield self.raw(whole)
+            return
+        lengths = [x.numel() * x.element_size() for x in xs]
+        there = self.mpi.BYTE.Create_hindexed(lengths, [x.data_ptr() for x in xs]).Commit()
+        try:
+            yield [self.mpi.BOTTOM, 1, there]
+        finally:
+            there.Free()
+
 
 def _pieces(x: torch.Tensor) -> Sequence[torch.Tensor]:
     flat = x.view(-1)
@@ -72,30 +100,21 @@ def small(x: torch.Tensor, ranks: int = 1) -> bool:
     return x.numel() * x.element_size() * ranks <= MAX_MESSAGE
 
 
+def one_after_another(op: Operation, parts: Sequence[Callable[[], Steps]]) -> Steps:
+    """Several collectives as one operation: only in the last may the next operation of the lane begin to post."""
+    for index, part in enumerate(parts):
+        if index == len(parts) - 1:
+            yield from part()
+            return
+        for requests in part():
+            op.tail = False
+            yield requests
+
+
 def broadcast(c: Communicator, op: Operation, x: torch.Tensor, root: int) -> Steps:
     """``x`` of ``root`` into everyone's ``x``."""
     op.tail = True
     yield [c.comm.Ibcast(c.raw(piece), root) for piece in _pieces(x)]
-
-
-def all_gather(c: Communicator, op: Operation, outs: Sequence[torch.Tensor], x: torch.Tensor) -> Steps:
-    """``x`` of rank p into ``outs[p]``; sizes may differ by rank. ``outs[r]`` may be ``x`` itself."""
-    op.tail = True
-    if outs[c.rank].data_ptr() != x.data_ptr():
-        outs[c.rank].view(-1).copy_(x.view(-1))
-    flat = as_one(outs)
-    if flat is not None and small(flat):
-        if len({out.numel() for out in outs}) == 1:
-            yield [c.comm.Iallgather(c.mpi.IN_PLACE, c.raw_one(flat, c.size))]
-        else:
-            yield [c.comm.Iallgatherv(c.mpi.IN_PLACE, c.raw_counts(flat, [out.numel() for out in outs]))]
-        return
-    requests: list[Any] = []
-    for peer in c.peers():
-        requests += c.irecv(outs[peer], peer)
-    for peer in c.peers():
-        requests += c.isend(outs[c.rank], peer)
-    yield requests
 
 
 def all_to_all(c: Communicator, op: Operation, outs: Sequence[torch.Tensor], xs: Sequence[torch.Tensor]) -> Steps:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjpllm.distributed import reductions, runtime
+from pyjpllm.distributed import combining, hierarchy, reductions, runtime
 from tests.distributed.test_cores import WITH_A_THREAD
 from tests.mpi import run_ranks
 
@@ -37,7 +37,7 @@ def digest(x: torch.Tensor) -> str:
 
 
 def walk(world, segment):
-    reductions.SEGMENT = segment
+    hierarchy.SEGMENT = segment
     runtime.start(deterministic=True)
     n, r = world.size, world.rank
     size = 300_001
@@ -87,11 +87,11 @@ def test_combining_is_elementwise(ranks, size, dtype, kind):
     """So the bits cannot depend on how the data was cut."""
     parts = [noise(p, size, dtype) for p in range(ranks)]
     whole = torch.empty(size, dtype=dtype)
-    reductions.combine(parts, whole, kind)
+    combining.combine(parts, whole, kind)
     cut = size // 3
     for piece in (slice(0, cut), slice(cut, size)):
         out = parts[0][piece].clone()
-        reductions.combine([out, *[p[piece] for p in parts[1:]]], out, kind)  # in place, as the exchange does it
+        combining.combine([out, *[p[piece] for p in parts[1:]]], out, kind)  # in place, as the exchange does it
         assert torch.equal(out, whole[piece]) or (out.isnan() == whole[piece].isnan()).all()
 
 
@@ -106,7 +106,7 @@ def test_cutting_loses_nothing(size, ranks):
 def test_sixteen_bit_sums_are_taken_in_fp32():
     ones = [torch.ones(4, dtype=torch.bfloat16)] * 300  # BF16 alone would stop at 256
     out = torch.empty(4, dtype=torch.bfloat16)
-    reductions.combine(ones, out, "sum")
+    combining.combine(ones, out, "sum")
     assert out.eq(300).all()
 
 
