@@ -204,8 +204,9 @@ class ParallelConfig(Section):
     which are gathered layer by layer for each forward and backward (not with `pipeline`)."""
     gradient_dtype: Literal["fp32", "model"] = "fp32"
     """Type in which gradients travel between replicas: `model` sends 16-bit ones where the model has 16 bits."""
-    bucket_mib: PositiveFloat = 25.0
-    """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on."""
+    bucket_mib: NonNegativeFloat = 0.0
+    """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on. 0: by the machine, from the
+    number of replicas, the bytes of gradients and the network (`pyjpllm/parallel/buckets.py`)."""
     deterministic: bool = False
     """Sum FP32 in rank order, so that bits do not depend on the MPI library's choice of algorithm."""
     timeout: PositiveFloat = 1800.0

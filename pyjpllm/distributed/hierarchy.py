@@ -23,8 +23,11 @@ T = TypeVar("T")
 
 # Up to this many bytes in all, everybody gets everything in one collective of MPI's.
 GATHERED_UP_TO = 32 << 10
-# Bytes of a large collective's pieces: one is worked on while the next travels.
+# Bytes of a large collective's pieces, one of which is worked on while the next travels: with many ranks more, so that
+# each still gets a message of some length, but not without end, for it is memory.
 SEGMENT = 8 << 20
+MESSAGE = 64 << 10
+LONGEST_SEGMENT = 64 << 20
 
 PRETENDED = "PYJPLLM_RANKS_PER_NODE"
 
@@ -123,9 +126,14 @@ def pipelined(op: Operation, segments: Iterable[Steps], posts: int) -> Steps:
                 posts -= 1
 
 
+def segment_bytes(ranks: int) -> int:
+    """Bytes of a segment in a group of ``ranks``."""
+    return max(SEGMENT, min(ranks * MESSAGE, LONGEST_SEGMENT))
+
+
 def segments_of(c: Communicator, pieces: Sequence[torch.Tensor]) -> list[slice]:
     """The ranges of flat ``pieces``, one a rank, that make up the segments; at least one, which may be empty."""
-    length = max(1, SEGMENT // (pieces[0].element_size() * c.size))
+    length = max(1, segment_bytes(c.size) // (pieces[0].element_size() * c.size))
     longest = max(1, *(piece.numel() for piece in pieces))
     return [slice(start, start + length) for start in range(0, longest, length)]
 

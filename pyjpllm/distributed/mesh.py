@@ -33,7 +33,8 @@ FIELD_OF_AXIS = {"pp": "pipeline", "dp": "data", "cp": "context", "ep": "expert"
 class Mesh:
     """Sizes, this process's coordinates, and one process group an axis; an axis may be one of `JOINT_AXES`.
 
-    ``device_mesh`` is torch's view of the same thing (None in a world of one).
+    ``device_mesh`` is torch's view of the same thing (None in a world of one). ``ranks_per_node``: how many ranks of
+    the job are on this rank's node.
     """
 
     sizes: dict[str, int]
@@ -41,6 +42,7 @@ class Mesh:
     device_mesh: DeviceMesh | None
     world_group: dist.ProcessGroup | None
     _groups: dict[str, dist.ProcessGroup] = field(default_factory=dict, repr=False)
+    ranks_per_node: int = 1
 
     def group(self, axis: str) -> dist.ProcessGroup | None:
         """The ranks that differ from this one in ``axis`` only, or None when the axis has size 1."""
@@ -88,7 +90,7 @@ def make_mesh(world: World, *, dp: int = -1, tp: int = 1, pp: int = 1, cp: int =
     for name, parts in JOINT_AXES.items():
         same = next((group for other, group in made.items() if _split(other, sizes) == _split(name, sizes)), None)
         made[name] = _group(ranks, name, parts, coordinates) if same is None else same
-    return Mesh(sizes, coordinates, device_mesh, dist.group.WORLD, made)
+    return Mesh(sizes, coordinates, device_mesh, dist.group.WORLD, made, world.local_size)
 
 
 def _split(name: str, sizes: dict[str, int]) -> tuple[str, ...]:

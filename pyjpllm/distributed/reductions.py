@@ -113,7 +113,7 @@ def all_reduce(c: Communicator, op: Operation, x: torch.Tensor, reduction: Reduc
         yield from all_gather(c, op, list(parts), flat)
         combine_by_level(levels, list(parts), flat, reduction.kind)
         return
-    segments = torch.split(flat, max(1, hierarchy.SEGMENT // flat.element_size()))
+    segments = torch.split(flat, max(1, hierarchy.segment_bytes(c.size) // flat.element_size()))
 
     def of_segment(segment: torch.Tensor) -> Steps:
         cuts = _cut(segment, c.size)  # in such an order that what a node's ranks exchange lies together

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from pyjpllm.config.schema import Config
+from pyjpllm.distributed.collectives import all_reduce
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.model import Transformer, initialize
 from pyjpllm.model.huggingface import load_weights
 from pyjpllm.ops.types import DTYPES
 from pyjpllm.parallel import ContextParallel, DataParallel, ExpertParallel, FlatParameters, TensorParallel
+from pyjpllm.parallel.buckets import bucket_bytes, network_here
 from pyjpllm.parallel.flat import Parameters
 from pyjpllm.training.pipeline import Pipeline
 
@@ -53,12 +55,26 @@ def build(
         model.named_parameters(),
         master_dtype=master,
         model_dtype=dtype,
-        bucket_bytes=int(config.parallel.bucket_mib * 2**20),
+        bucket_bytes=_bucket_bytes(config, mesh, sum(param.numel() for param in model.parameters()) * master.itemsize),
         mesh=mesh,
         zero=config.parallel.zero if config.parallel.zero < 3 else 0,  # one replica has nobody to share with
     )
     flat.values.overlap(model.reading_order())
     return Built(model, flat, DataParallel(flat, mesh, dtype=gradients))
+
+
+def _bucket_bytes(config: Config, mesh: Mesh, gradient_bytes: int) -> int:
+    """The same on all ranks: the largest, for stages differ, and nodes may."""
+    size = bucket_bytes(
+        config.parallel.bucket_mib,
+        gradient_bytes=gradient_bytes,
+        replicas=mesh.size("replicas"),
+        ranks_per_node=mesh.ranks_per_node,
+        network=network_here(),
+    )
+    largest = torch.tensor(size, device=None if mesh.device_mesh is None else mesh.device_mesh.device_type)
+    all_reduce(largest, mesh.world_group, "max")
+    return int(largest)
 
 
 def _model(

@@ -22,6 +22,7 @@ from pyjpllm.parallel import (
     layout_of,
     split_sizes,
 )
+from pyjpllm.parallel.buckets import bucket_bytes, network_here
 from pyjpllm.parallel.data import UNDER_WAY
 from pyjpllm.parallel.pipeline import (
     Costs,
@@ -123,7 +124,14 @@ def _rank(
     own = sum(param.numel() // (replicas[layout_of(param).replicas] if zero else 1) for param in model.parameters())
     travelling = 0
     if zero == 2:  # the last buckets of a micro-batch, and their sums, while the next one goes forward
-        flat = FlatParameters(model.named_parameters(), bucket_bytes=config.parallel.bucket_mib * 2**20 * 4 / master)
+        size = bucket_bytes(
+            config.parallel.bucket_mib,
+            gradient_bytes=count * master,
+            replicas=replicas["replicas"],
+            ranks_per_node=1,  # is not known here; where several share a network, buckets are smaller
+            network=network_here(),
+        )
+        flat = FlatParameters(model.named_parameters(), bucket_bytes=size * 4 / master)
         for bucket in flat.buckets[-UNDER_WAY:]:
             sent = bucket.stop - bucket.start
             travelling += (sent + sent // replicas[bucket.group.replicas]) * master

@@ -37,7 +37,7 @@ def digest(x: torch.Tensor) -> str:
 
 
 def walk(world, segment):
-    hierarchy.SEGMENT = segment
+    hierarchy.SEGMENT, hierarchy.MESSAGE = segment, 1
     runtime.start(deterministic=True)
     n, r = world.size, world.rank
     size = 300_001

@@ -130,19 +130,23 @@ def bytes_across(width: int) -> Iterator[list[int]]:
         Communicator.isend, Communicator.isend_as_one = originals  # type: ignore[method-assign]
 
 
-def check(world: World, width: int, segment: int) -> None:
-    hierarchy.SEGMENT = segment
+def check(world: World, widths: Sequence[int], segment: int) -> None:
+    hierarchy.SEGMENT, hierarchy.MESSAGE = segment, 1
     two = dist.group.WORLD
     flat = dist.new_group()
     assert two is not None
-    assert two._c.per_node == width
+    assert two._c.per_node == flat._c.per_node == widths[0]
     flat._c.per_node = world.size
-    as_the_flat_way(world, two, flat)
-    gathers(world, two)
-    many_under_way(world, two)
-    traffic(world, two, flat, width)
+    for width in widths:
+        two._c.per_node = width
+        as_the_flat_way(world, two, flat)
+        gathers(world, two)
+        many_under_way(world, two)
+        traffic(world, two, flat, width)
     runtime.start(deterministic=True)
-    one_set_of_bits(world, width)
+    for width in widths:
+        two._c.per_node = width
+        one_set_of_bits(world, width)
 
 
 def as_the_flat_way(world: World, two: dist.ProcessGroup, flat: dist.ProcessGroup) -> None:
@@ -252,6 +256,6 @@ def one_set_of_bits(world: World, width: int) -> None:
         assert r != 1 or torch.equal(x, want)
 
 
-@pytest.mark.parametrize(("ranks", "width", "segment"), [(4, 2, 8 << 20), (8, 2, 1 << 14), (8, 4, 1 << 16)])
-def test_two_levels(ranks: int, width: int, segment: int) -> None:
-    run_ranks(check, ranks, width, segment, env={hierarchy.PRETENDED: str(width)}, timeout=300)
+@pytest.mark.parametrize(("ranks", "widths", "segment"), [(4, (2,), 8 << 20), (8, (4, 2), 1 << 15)])
+def test_two_levels(ranks: int, widths: tuple[int, ...], segment: int) -> None:
+    run_ranks(check, ranks, widths, segment, env={hierarchy.PRETENDED: str(widths[0])}, timeout=300)
