@@ -4,20 +4,24 @@ mpirun -n 2 python benchmarks/collectives.py                      # a Markdown t
 mpirun -n 2 python benchmarks/collectives.py --backend gloo
 mpirun -n 2 python benchmarks/collectives.py --overlap            # all-reduce beside matrix products
 mpirun -n 2 python benchmarks/collectives.py --direct             # mpi4py alone, without torch's process group
+mpirun -n 4 python benchmarks/collectives.py --two-levels         # on pretended nodes of two ranks: times and bytes
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 
 import pyjpllm.distributed as pd
-from pyjpllm.distributed import compat
+from pyjpllm.distributed import compat, hierarchy
+from pyjpllm.distributed.transport import Communicator
 
 SIZES = (1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 26)
 
@@ -124,6 +128,60 @@ def overlap() -> list[str]:
     return rows
 
 
+@contextlib.contextmanager
+def bytes_across(width: int) -> Iterator[list[int]]:
+    """What this rank sends to other nodes, in messages between two ranks, is added to the list's one number."""
+    count = [0]
+    originals = Communicator.isend, Communicator.isend_as_one
+
+    def counting(send: Callable[..., list[object]]) -> Callable[..., list[object]]:
+        def call(c: Communicator, x: torch.Tensor | Sequence[torch.Tensor], rank: int) -> list[object]:
+            if rank // width != c.rank // width:
+                count[0] += sum(y.numel() * y.element_size() for y in ([x] if isinstance(x, torch.Tensor) else x))
+            return send(c, x, rank)
+
+        return call
+
+    Communicator.isend, Communicator.isend_as_one = map(counting, originals)  # type: ignore[method-assign]
+    try:
+        yield count
+    finally:
+        Communicator.isend, Communicator.isend_as_one = originals  # type: ignore[method-assign]
+
+
+def two_levels(width: int) -> list[str]:
+    """Nodes of ``width`` ranks against none: microseconds, and bytes that leave a rank's node. The nodes are this
+    machine, whose messages cost the same everywhere: only the bytes say something about a network."""
+    two, flat = dist.group.WORLD, dist.new_group()
+    assert two is not None
+    flat._c.per_node = flat.size()
+    rows = [
+        "| call | size | flat | two levels | bytes to other nodes, flat | two levels |",
+        "|---|---|---|---|---|---|",
+    ]
+    for nbytes in SIZES[2:]:
+        f32, f16 = torch.ones(nbytes // 4), torch.ones(nbytes // 2, dtype=torch.bfloat16)
+        piece = torch.ones(nbytes // 4 // two.size())
+        calls: dict[str, Callable[[dist.ProcessGroup], object]] = {
+            "all-reduce FP32": lambda group, x=f32: dist.all_reduce(x, group=group),
+            "all-reduce BF16": lambda group, x=f16: dist.all_reduce(x, group=group),
+            "reduce-scatter FP32": lambda group, x=f32, y=piece: compat.reduce_scatter_single(y, x, group=group),
+            "all-gather FP32": lambda group, x=f32, y=piece: compat.all_gather_single(x, y, group=group),
+        }
+        for name, call in calls.items():
+            times, sent = [], []
+            for group in (flat, two):
+                with bytes_across(width) as count:
+                    call(group)
+                own = name == "all-gather FP32" and group is flat
+                sent.append("MPI's own" if own else f"{count[0]:,}")
+                times.append(
+                    _time(time_us(lambda call=call, group=group: call(group), max(5, min(50, int(1e8 / nbytes)))))
+                )
+            rows.append(f"| {name} | {_size(nbytes)} | {' | '.join(times)} | {' | '.join(sent)} |")
+    return rows
+
+
 def _size(nbytes: int) -> str:
     return f"{nbytes >> 20} MB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KB"
 
@@ -137,12 +195,20 @@ def main() -> None:
     parser.add_argument("--backend", default="mpi4py", choices=("mpi4py", "gloo"))
     parser.add_argument("--overlap", action="store_true")
     parser.add_argument("--direct", action="store_true")
+    parser.add_argument("--two-levels", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.two_levels:
+        os.environ[hierarchy.PRETENDED] = "2"
     world = pd.init(arguments.backend)
     if world.size == 1:
         raise SystemExit("start with: mpirun -n 2 python benchmarks/collectives.py")
-    rows = direct_table() if arguments.direct else overlap() if arguments.overlap else table(arguments.backend)
+    if arguments.two_levels:
+        if world.size % 2 or world.size < 4 or arguments.backend != "mpi4py":
+            raise SystemExit("start with: mpirun -n 4 python benchmarks/collectives.py --two-levels")
+        rows = two_levels(2)
+    else:
+        rows = direct_table() if arguments.direct else overlap() if arguments.overlap else table(arguments.backend)
     if world.rank == 0:
         print("\n".join(rows))
     pd.finalize()

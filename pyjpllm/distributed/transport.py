@@ -75,7 +75,7 @@ class Communicator:
     def _joined(self, xs: Sequence[torch.Tensor]) -> Iterator[list[Any]]:
         """``xs`` as one buffer: the memory that they are, or an MPI type of the places where they lie, which spares a
         copy. The type may be freed as soon as the call that uses it has returned."""
-        whole = as_one(xs)
+        whole = xs[0] if len(xs) == 1 else as_one(xs)
         if whole is not None:
             yield self.raw(whole)
             return

@@ -6,9 +6,8 @@ docs/distributed.md says leaves a node.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.collectives import bytes_across
 from pyjpllm.distributed import World, combining, compat, hierarchy, reductions, runtime
 from pyjpllm.distributed.hierarchy import Levels, node_of, ranks_per_node
 from pyjpllm.distributed.transport import Communicator
@@ -107,27 +107,6 @@ def test_sixteen_bits_are_rounded_once() -> None:
     out = torch.empty(3, dtype=torch.bfloat16)
     combining.combine_by_level(Levels(4, 0, 2), parts, out, "sum")
     assert out.eq(258.0).all()  # the first node's 257 alone would be 256
-
-
-@contextlib.contextmanager
-def bytes_across(width: int) -> Iterator[list[int]]:
-    """What this rank sends to other nodes, in messages between two ranks, is added to the list's one number."""
-    count = [0]
-    originals = Communicator.isend, Communicator.isend_as_one
-
-    def counting(send: Callable[..., list[object]]) -> Callable[..., list[object]]:
-        def call(c: Communicator, x: torch.Tensor | Sequence[torch.Tensor], rank: int) -> list[object]:
-            if rank // width != c.rank // width:
-                count[0] += sum(y.numel() * y.element_size() for y in ([x] if isinstance(x, torch.Tensor) else x))
-            return send(c, x, rank)
-
-        return call
-
-    Communicator.isend, Communicator.isend_as_one = map(counting, originals)  # type: ignore[method-assign]
-    try:
-        yield count
-    finally:
-        Communicator.isend, Communicator.isend_as_one = originals  # type: ignore[method-assign]
 
 
 def check(world: World, widths: Sequence[int], segment: int) -> None:

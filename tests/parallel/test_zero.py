@@ -205,6 +205,28 @@ def test_sums_of_sixteen_bits_are_in_fp32() -> None:
     run_ranks(check_rank_order, 3)
 
 
+def check_on_nodes(world: World) -> None:
+    mesh = make_mesh(world)
+    values = torch.arange(40_960, dtype=torch.float64)
+    for zero in (1, 2):
+        param = nn.Parameter(values.clone())
+        flat = FlatParameters([("p", param)], master_dtype=torch.float64, mesh=mesh, zero=zero)
+        dp = DataParallel(flat, mesh)
+        with dp.accumulate(last=True):
+            (param * values * (world.rank + 1)).sum().backward()
+        dp.finish()
+        (part,) = flat.groups[0].parts
+        assert torch.equal(part.grad, 10 * values[part.start : part.stop])
+        part.master.mul_(2)
+        flat.master_to_model()
+        assert torch.equal(param.detach(), 2 * values)
+
+
+def test_slices_on_two_nodes() -> None:
+    """Sums and values come by way of the node's other rank, and go to the same owners."""
+    run_ranks(check_on_nodes, 4, env={"PYJPLLM_RANKS_PER_NODE": "2"})
+
+
 def test_zero_two_refuses_gradients_of_some_parameters() -> None:
     flat = FlatParameters([("p", nn.Parameter(torch.zeros(2, 2)))], zero=2)
     with pytest.raises(ValueError, match="not those of some"), DataParallel(flat).accumulate(last=True, names={"p"}):
