@@ -208,7 +208,8 @@ class ParallelConfig(Section):
     """Size of a gradient bucket in MiB; a full bucket is reduced while backward goes on. 0: by the machine, from the
     number of replicas, the bytes of gradients and the network (`pyjpllm/parallel/buckets.py`)."""
     deterministic: bool = False
-    """Sum FP32 in rank order, so that bits do not depend on the MPI library's choice of algorithm."""
+    """Sum FP32 in one order, of ranks and then nodes, so that bits do not depend on the MPI library's choice of
+    algorithm."""
     timeout: PositiveFloat = 1800.0
     """Seconds after which a collective that did not end is reported and the job is ended."""
 

@@ -157,8 +157,8 @@ def init(backend: str = "mpi4py", *, timeout_s: float = 1800.0, deterministic: b
 
     ``backend``: "mpi4py" (CPU, under mpirun, opens no port), "gloo" (CPU) or "nccl" (one GPU a rank).
     ``timeout_s``: seconds after which an operation that has not ended is reported and the job is ended.
-    ``deterministic``: sums are taken in rank order for every type and size, so that the same numbers in the same
-    number of ranks give the same bits (mpi4py only; 16-bit sums are always so).
+    ``deterministic``: sums are taken in one order for every type and size, so that the same numbers in the same number
+    of ranks, on nodes alike, give the same bits (mpi4py only; 16-bit sums are always so).
     A plain ``python`` is a world of one: neither MPI nor torch.distributed is started.
     Raises ``UserError`` when the launcher and the backend do not fit.
     """
