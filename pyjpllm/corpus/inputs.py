@@ -10,51 +10,54 @@ from pathlib import Path
 from pyjpllm.errors import UserError, nearest
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst")
+"""What every command reads."""
 
 
-def suffix_of(path: str | os.PathLike[str]) -> str | None:
-    """Which of ``SUFFIXES`` the name ends in, or None."""
+def suffix_of(path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> str | None:
+    """Which of ``suffixes`` the name ends in, or None."""
     name = os.path.basename(os.fspath(path)).lower()
-    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    return max((s for s in suffixes if name.endswith(s)), key=len, default=None)
 
 
-def expand_inputs(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def expand_inputs(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], suffixes: Sequence[str] = SUFFIXES
+) -> list[Path]:
     """The files behind paths, folders (all readable files below them) and patterns (`data/**/*.jsonl.gz`).
 
     Inputs keep their order; the files of a folder or a pattern are sorted by name. A file named twice is taken once.
-    Raises UserError for a name that matches nothing and for a file of a kind that is not read.
+    Raises UserError for a name that matches nothing and for a file of a kind that is not in ``suffixes``.
     """
     given: Sequence[str | os.PathLike[str]] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     if not given:
         raise UserError("no input files")
     files: dict[Path, None] = {}
     for item in given:
-        for file in _expand(os.fspath(item)):
+        for file in _expand(os.fspath(item), suffixes):
             files[file] = None
     return list(files)
 
 
-def _expand(item: str) -> list[Path]:
+def _expand(item: str, suffixes: Sequence[str]) -> list[Path]:
     path = Path(item)
     if path.is_file():
-        if suffix_of(path) is None:
-            raise UserError(f"{item}: files of this kind are not read; allowed: {', '.join(SUFFIXES)}")
+        if suffix_of(path, suffixes) is None:
+            raise UserError(f"{item}: files of this kind are not read; allowed: {', '.join(suffixes)}")
         return [path]
     if path.is_dir():
         found = sorted(
-            file for file in path.rglob("*") if file.is_file() and suffix_of(file) and not _hidden(file, path)
+            file for file in path.rglob("*") if file.is_file() and suffix_of(file, suffixes) and not _hidden(file, path)
         )
         if not found:
-            raise UserError(f"{item}: no readable file in this folder; looked for {', '.join(SUFFIXES)}")
+            raise UserError(f"{item}: no readable file in this folder; looked for {', '.join(suffixes)}")
         return found
     if glob.has_magic(item):
         found = sorted(Path(name) for name in glob.glob(item, recursive=True) if os.path.isfile(name))
-        wrong = [file for file in found if suffix_of(file) is None]
+        wrong = [file for file in found if suffix_of(file, suffixes) is None]
         if not found:
             raise UserError(f"{item}: no file matches this pattern")
         if wrong:
             raise UserError(
-                f"{item}: matches {str(wrong[0])!r}, a kind that is not read; allowed: {', '.join(SUFFIXES)}"
+                f"{item}: matches {str(wrong[0])!r}, a kind that is not read; allowed: {', '.join(suffixes)}"
             )
         return found
     raise UserError(f"{item}: no such file or folder{_nearest(path)}")

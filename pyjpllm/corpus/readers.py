@@ -39,57 +39,80 @@ def read_file(path: Path) -> Iterator[Document]:
     if suffix == ".parquet":
         yield from _read_parquet(path)
     elif suffix.startswith(".txt"):
-        yield Document(_decode(read_whole(path), str(path)))
+        yield Document(decode(read_whole(path), str(path)))
     else:
         yield from _read_json_lines(path)
+
+
+class RecordError(UserError):
+    """A line, a row or a file that is no document. ``reason`` is the short name that the corpus pipeline counts it
+    under (``pyjpllm.corpus.faults``)."""
+
+    def __init__(self, reason: str, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.reason = reason
+        self.what = what
 
 
 def _read_json_lines(path: Path) -> Iterator[Document]:
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
-            yield _document(line, f"{path}, line {number}")
+            yield parse_json_line(line, f"{path}, line {number}")
 
 
-def _document(line: bytes, where: str) -> Document:
-    text = _decode(line, where)
+def parse_json_line(line: bytes, where: str) -> Document:
+    """The document of one line of JSON. Raises RecordError."""
+    text = decode(line, where)
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        raise RecordError("not-json", where, f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise RecordError("too-deep", where, "JSON nested too deeply") from None
+    except ValueError as error:  # NaN and the like; a whole number of more digits than Python converts
+        raise RecordError("not-json", where, f"not JSON: {str(error).split(';')[0]}") from None
     if not isinstance(record, dict):
-        raise UserError(f"{where}: an object is expected, this is {_kind(record)}")
+        raise RecordError("not-an-object", where, f"an object is expected, this is {_kind(record)}")
     if "text" not in record:
-        raise UserError(f"{where}: no key 'text'{_nearest_key(record)}")
-    return _checked(record.pop("text"), record.pop("meta", None), record, where)
+        raise RecordError("no-text", where, f"no key 'text'{nearest_key(record)}")
+    document = checked(record.pop("text"), record.pop("meta", None), record, where)
+    if "\\ud" in text or "\\uD" in text:  # else a line of UTF-8 cannot hold half a pair
+        check_encodable(json.dumps(dict(document.meta), ensure_ascii=False), "'meta'", where)
+    return document
 
 
-def _checked(text: Any, meta: Any, others: dict[str, Any], where: str) -> Document:
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no value")
+
+
+def checked(text: Any, meta: Any, others: dict[str, Any], where: str) -> Document:
+    """The document of a record's parts. Raises RecordError when one is of the wrong kind."""
     if not isinstance(text, str):
-        raise UserError(f"{where}: 'text' must be a string, this is {_kind(text)}")
-    if not _encodable(text):
-        raise UserError(f"{where}: 'text' holds half of a surrogate pair, which is no character")
+        raise RecordError("text-no-string", where, f"'text' must be a string, this is {_kind(text)}")
+    check_encodable(text, "'text'", where)
     if meta is not None and not isinstance(meta, Mapping):
-        raise UserError(f"{where}: 'meta' must be an object, this is {_kind(meta)}")
+        raise RecordError("meta-no-object", where, f"'meta' must be an object, this is {_kind(meta)}")
     return Document(text, {**others, **(meta or {})})
 
 
-def _encodable(text: str) -> bool:
+def check_encodable(text: str, name: str, where: str) -> None:
+    """Raises RecordError for a text that UTF-8 cannot hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise RecordError(
+            "half-a-pair", where, f"{name} holds half of a surrogate pair, which is no character"
+        ) from None
 
 
-def _decode(data: bytes, where: str) -> str:
-    """UTF-8, with or without a byte order mark."""
+def decode(data: bytes, where: str) -> str:
+    """UTF-8, with or without a byte order mark. Raises RecordError."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         wrong = data[error.start]
-        raise UserError(
-            f"{where}: not UTF-8 (byte 0x{wrong:02x} at {error.start + 1}); convert it, e.g. with iconv"
-        ) from None
+        what = f"not UTF-8 (byte 0x{wrong:02x} at {error.start + 1}); convert it, e.g. with iconv"
+        raise RecordError("not-utf8", where, what) from None
 
 
 def _kind(value: Any) -> str:
@@ -97,7 +120,8 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _nearest_key(keys: Iterable[str]) -> str:
+def nearest_key(keys: Iterable[str]) -> str:
+    """What to say about a record without ``text``: the key that most likely was meant for it, or all keys."""
     known = [str(key) for key in keys]
     match = nearest("text", known) or next((name for name in _USUAL_NAMES if name in known), None)
     if match is not None:
@@ -115,7 +139,7 @@ def _read_parquet(path: Path) -> Iterator[Document]:
         raise UserError(f"{path}: not a Parquet file, or damaged ({str(error).splitlines()[0]})") from None
     with file:
         if "text" not in file.schema_arrow.names:
-            raise UserError(f"{path}: no column 'text'{_nearest_key(file.schema_arrow.names)}")
+            raise UserError(f"{path}: no column 'text'{nearest_key(file.schema_arrow.names)}")
         number = 0
         batches = file.iter_batches(batch_size=1024, use_threads=False)
         while True:
@@ -129,13 +153,14 @@ def _read_parquet(path: Path) -> Iterator[Document]:
             for row in rows:
                 number += 1
                 where = f"{path}, row {number}"
-                yield _checked(row.pop("text"), _parquet_meta(row.pop("meta", None), where), row, where)
+                yield checked(row.pop("text"), parquet_meta(row.pop("meta", None), where), row, where)
 
 
-def _parquet_meta(meta: Any, where: str) -> Any:
+def parquet_meta(meta: Any, where: str) -> Any:
+    """A column ``meta`` as an object where it is JSON as text. Raises RecordError."""
     if not isinstance(meta, str):
         return meta
     try:
         return json.loads(meta) if meta else None
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: 'meta' is text, but no JSON: {error.msg}") from None
+        raise RecordError("meta-no-object", where, f"'meta' is text, but no JSON: {error.msg}") from None

@@ -1,0 +1,113 @@
+"""The text of a page: bytes to characters, then Resiliparse's extraction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pyjpllm.corpus import encoding
+from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import Fault, excerpt_of
+from pyjpllm.corpus.intake.bounded import Bounds
+from pyjpllm.corpus.intake.item import Item, Span
+from pyjpllm.corpus.intake.text import read_whole
+
+Extract = Literal["main", "all"]
+
+# Resiliparse takes quadratic time in these: 4 s for elements nested 10,000 deep, minutes for 200,000 attributes in a
+# tag. A browser itself stops nesting at 512.
+_MAX_DEPTH = 2_000
+_MAX_ATTRIBUTES = 5_000
+_LONG_TAG = re.compile(r"<[A-Za-z][^>]{20000,}")
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
+# Elements without an end, or whose end may be left out and which do not nest.
+_FLAT = re.compile(
+    "(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|option|tr|td|th|thead|tbody|"
+    "tfoot|colgroup|optgroup|rt|rp|html|head|body)",
+    re.IGNORECASE,
+)
+# A page wrongly said to be HTML, such as an image: this share of what is read as text is no character.
+_MAX_BROKEN = 0.1
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as it came: ``content_type`` is the header's."""
+
+    data: bytes
+    content_type: str
+    meta: dict[str, Any]
+
+
+def read_html(span: Span, bounds: Bounds, extract: Extract) -> Iterator[Item]:
+    """The document of a file of HTML."""
+    path = str(span.path)
+    data = read_whole(span.path, bounds)
+    yield data if isinstance(data, Fault) else document_of(Page(data, "text/html", {}), path, 0, extract)
+
+
+def document_of(page: Page, path: str, at: int, extract: Extract) -> Document | Fault:
+    """The document of a page: its text, and ``encoding``, ``title`` and ``html_lang`` in its meta where it has them."""
+    found = encoding.detect(page.data, encoding.declared_encodings(page.data, page.content_type))
+    if found is None:
+        return Fault("undecodable", path, at, _detail(page, "no encoding fits"), excerpt_of(page.data))
+    text = encoding.decode(page.data, found.name)
+    if text.count("\ufffd") > _MAX_BROKEN * max(1, len(text)):
+        detail = _detail(page, f"{text.count(chr(0xFFFD))} of {len(text)} characters are not {found.name}")
+        return Fault("undecodable", path, at, detail, excerpt_of(page.data))
+    meta = {**page.meta, "encoding": found.name}
+    if "html" in page.content_type:
+        wrong = _too_much(text)
+        if wrong:
+            return Fault("bad-html", path, at, _detail(page, wrong), excerpt_of(text))
+        try:
+            text = _extracted(text, meta, extract)
+        except Exception as error:  # whatever the parser's binding raises, the next page has nothing to do with it
+            return Fault("bad-html", path, at, _detail(page, f"{type(error).__name__}: {error}"), excerpt_of(text))
+    if not text.strip():
+        return Fault("empty-text", path, at, _detail(page, "no text in the page"))
+    return Document(text, meta)
+
+
+def _extracted(html: str, meta: dict[str, Any], extract: Extract) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(html)
+    if tree.title:
+        meta["title"] = _encodable(str(tree.title))
+    root = tree.document.query_selector("html") if tree.document is not None else None
+    language = root.getattr("lang") if root is not None else None
+    if language:
+        meta["html_lang"] = _encodable(str(language))
+    text: str = extract_plain_text(
+        tree, preserve_formatting=True, main_content=extract == "main", list_bullets=False, alt_texts=False
+    )
+    return _encodable(text)
+
+
+def _encodable(text: str) -> str:
+    """Character references can name half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _too_much(html: str) -> str | None:
+    """What of a page would keep the parser busy for too long; None where nothing does."""
+    for tag in _LONG_TAG.findall(html):
+        if len(tag.split()) > _MAX_ATTRIBUTES:
+            return f"a tag of {len(tag.split())} attributes"
+    if html.count("<") - html.count("</") <= _MAX_DEPTH:
+        return None
+    depth = deepest = 0
+    for end, name in _TAG.findall(html):
+        if not _FLAT.fullmatch(name):
+            depth = max(0, depth - 1) if end else depth + 1
+            deepest = max(deepest, depth)
+    return f"elements nested {deepest} deep" if deepest > _MAX_DEPTH else None
+
+
+def _detail(page: Page, what: str) -> str:
+    url = page.meta.get("url")
+    return f"{what} ({url})" if url else what
