@@ -50,8 +50,7 @@ def load_config(
     what is allowed and the nearest right one.
     """
     source = Path(path)
-    text = _read(source)
-    written = _parse(text, source)
+    text, written = read_toml(source)
     raw = copy.deepcopy(written)
     given, lines = parse_overrides(overrides)
     found = apply_overrides(raw, given)
@@ -71,6 +70,12 @@ def load_config(
     if lines or config is None:
         raise ConfigError(lines)
     return config
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """A config file's text, and what it says. Raises ``ConfigError``."""
+    text = _read(path)
+    return text, _parse(text, path)
 
 
 def _read(path: Path) -> str:

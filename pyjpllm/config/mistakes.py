@@ -104,9 +104,10 @@ def plain(annotation: Any) -> Any:
     return annotation
 
 
-def annotation_at(location: Location) -> Any:
-    """The type of the field at ``location``, without Annotated and Optional; None when there is no such field."""
-    here: Any = Config
+def annotation_at(location: Location, root: Any = Config) -> Any:
+    """The type of the field at ``location`` below a table's type, without Annotated and Optional; None when there is no
+    such field."""
+    here: Any = root
     for part in location:
         if isinstance(part, int):
             if typing.get_origin(here) is not list:
@@ -136,17 +137,17 @@ def all_names(annotation: Any = Config, prefix: str = "") -> list[str]:
     return names
 
 
-def right_name(location: Location) -> str | None:
-    """The dotted name that was most likely meant by a location that does not exist."""
+def right_name(location: Location, root: Any = Config) -> str | None:
+    """The dotted name that was most likely meant by a location that does not exist below a table's type."""
     *parents, last = location
     word = str(last).lower().replace("-", "_")
-    if not parents and word in Config.model_fields:
+    if not parents and word in fields_of(root):
         return word
-    if _ELSEWHERE.get(word):
+    if root is Config and _ELSEWHERE.get(word):
         return _ELSEWHERE[word]
-    everything = all_names()
+    everything = all_names(root)
     elsewhere = [name for name in everything if name.rsplit(".", 1)[-1] == word]
-    siblings = list(fields_of(annotation_at(tuple(parents))))
+    siblings = list(fields_of(annotation_at(tuple(parents), root)))
     if word in siblings:
         return dotted([*parents, word])
     if len(elsewhere) == 1:
@@ -163,14 +164,14 @@ def right_name(location: Location) -> str | None:
     return tails[match] if match is not None else None
 
 
-def unknown(location: Location, value: object) -> Mistake:
+def unknown(location: Location, value: object, root: Any = Config) -> Mistake:
     """A key or a section that the schema does not have."""
-    right = right_name(location)
+    right = right_name(location, root)
     what = "no such section" if len(location) == 1 and isinstance(value, dict) else "no such field"
     if right is not None:
         return Mistake(location, f"{what}; did you mean {right!r}?")
     parent = location[:-1]
-    allowed = ", ".join(fields_of(annotation_at(parent)))
+    allowed = ", ".join(fields_of(annotation_at(parent, root)))
     return Mistake(location, f"{what}; allowed{' in ' + dotted(parent) if parent else ''}: {allowed}")
 
 
@@ -189,9 +190,9 @@ def kind_of(annotation: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}.get(here, "a value")
 
 
-def wrong_type(location: Location, value: object) -> Mistake:
+def wrong_type(location: Location, value: object, root: Any = Config) -> Mistake:
     """A value of another type than the field has."""
-    want = annotation_at(location)
+    want = annotation_at(location, root)
     better = _converted(value, want)
     hint = f"; did you mean {shown(better)}?" if better is not None else ""
     return Mistake(location, f"must be {kind_of(want)}{hint}")
@@ -218,9 +219,9 @@ def _converted(value: object, want: Any) -> object:
     return None
 
 
-def not_a_choice(location: Location, value: object) -> Mistake:
+def not_a_choice(location: Location, value: object, root: Any = Config) -> Mistake:
     """A value that is not in a field's list of choices."""
-    choices = [str(a) for a in typing.get_args(annotation_at(location))]
+    choices = [str(a) for a in typing.get_args(annotation_at(location, root))]
     word = str(value).lower()
     match = _OTHER_WORDS.get(word.split(":")[0])
     if match not in choices:
@@ -230,10 +231,10 @@ def not_a_choice(location: Location, value: object) -> Mistake:
     return Mistake(location, f"{hint}({listed})" if hint else listed)
 
 
-def out_of_range(location: Location, value: object, error: ErrorDetails) -> Mistake:
+def out_of_range(location: Location, value: object, error: ErrorDetails, root: Any = Config) -> Mistake:
     """A number beyond the field's limits."""
     limits = error.get("ctx", {})
-    whole = annotation_at(location) is int
+    whole = annotation_at(location, root) is int
     if error["type"] == "greater_than":
         limit = limits["gt"]
         text = f"must be at least {int(limit) + 1}" if whole else f"must be greater than {limit:g}"
@@ -253,21 +254,21 @@ def out_of_range(location: Location, value: object, error: ErrorDetails) -> Mist
     return Mistake(location, text)
 
 
-def missing(location: Location) -> Mistake:
+def missing(location: Location, root: Any = Config) -> Mistake:
     """A required field that is not there."""
-    annotation = annotation_at(location)
-    if len(location) == 1:
+    annotation = annotation_at(location, root)
+    if len(location) == 1 and root is Config:
         needs = [name for name, field in fields_of(annotation).items() if field.is_required()]
         return Mistake(location, f"section is missing; it needs {', '.join(dotted([*location, n]) for n in needs)}")
-    field = fields_of(annotation_at(location[:-1])).get(str(location[-1]))
+    field = fields_of(annotation_at(location[:-1], root)).get(str(location[-1]))
     about = (field.description or "").split(". ")[0].split(";")[0].rstrip(".:") if field is not None else ""
     if typing.get_origin(annotation) is Literal:
         return Mistake(location, f"is missing: {kind_of(annotation)}")
     return Mistake(location, f"is missing: {about} ({kind_of(annotation)})")
 
 
-def from_pydantic(errors: Iterable[ErrorDetails]) -> list[Mistake]:
-    """Pydantic's findings in this house's words, without those that only follow from another one."""
+def from_pydantic(errors: Iterable[ErrorDetails], root: Any = Config) -> list[Mistake]:
+    """Pydantic's findings about ``root`` in this house's words, without those that only follow from another one."""
     mistakes: list[Mistake] = []
     meant: set[str] = set()
     absent: list[Location] = []
@@ -275,22 +276,24 @@ def from_pydantic(errors: Iterable[ErrorDetails]) -> list[Mistake]:
         location: Location = error["loc"]
         value, kind = error["input"], error["type"]
         if kind == "extra_forbidden":
-            mistakes.append(unknown(location, value))
-            meant.add(right_name(location) or "")
+            mistakes.append(unknown(location, value, root))
+            meant.add(right_name(location, root) or "")
         elif kind == "missing":
             absent.append(location)
         elif kind == "literal_error":
-            mistakes.append(not_a_choice(location, value))
+            mistakes.append(not_a_choice(location, value, root))
         elif kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"):
-            mistakes.append(out_of_range(location, value, error))
+            mistakes.append(out_of_range(location, value, error, root))
         elif kind == "finite_number":
             mistakes.append(Mistake(location, "must be a finite number"))
         elif kind == "too_short":
-            mistakes.append(Mistake(location, f"must have at least one entry: {kind_of(annotation_at(location))}"))
+            mistakes.append(
+                Mistake(location, f"must have at least one entry: {kind_of(annotation_at(location, root))}")
+            )
         elif kind == "value_error":
             mistakes.append(Mistake(location, str(error["ctx"]["error"])))
         else:
-            mistakes.append(wrong_type(location, value))
+            mistakes.append(wrong_type(location, value, root))
     bad = {m.location for m in mistakes}
     for location in absent:
         if dotted(location) in meant or any(name.startswith(dotted(location) + ".") for name in meant):
@@ -301,7 +304,7 @@ def from_pydantic(errors: Iterable[ErrorDetails]) -> list[Mistake]:
             ("model", "num_heads") in bad or ("model", "num_heads") in absent or "model.num_heads" in meant
         ):
             continue
-        mistakes.append(missing(location))
+        mistakes.append(missing(location, root))
     return mistakes
 
 
