@@ -21,6 +21,7 @@ from pyjpllm.errors import nearest
 
 # Name -> what `jpllm --help` says about it.
 COMMANDS: dict[str, str] = {
+    "corpus": "From crawled pages to clean text: read, filter, deduplicate.",
     "tokenizer": "Train a tokenizer; encode text into token files.",
     "train": "Train a model as a config file says; resume by itself.",
     "generate": "Continue a text with a trained model.",

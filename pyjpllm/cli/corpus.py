@@ -1,0 +1,115 @@
+"""`jpllm corpus build CONFIG --run DIR` and `jpllm corpus stats DIR`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pyjpllm.cli import exits
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from pyjpllm.corpus.build import Progress
+
+app = typer.Typer(
+    help="From crawled pages to clean text: read, filter, deduplicate.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Example: jpllm corpus build pipeline.toml --run corpora/first",
+)
+
+_LINE_EVERY_S = 30.0
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command(epilog="Example: mpirun -n 4 jpllm corpus build pipeline.toml --run corpora/first")
+def build(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline, a TOML file.", show_default=False)],
+    run: Annotated[
+        Path, typer.Option("--run", help="The run's folder; the same command goes on with it.", show_default=False)
+    ],
+    check: Annotated[bool, typer.Option("--check", help="Check the config and its stages, and read nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline, on this process or, under mpirun or srun, on all ranks of the job; interrupted, go on with it."""
+    from pyjpllm.cli.exchange import exchange
+    from pyjpllm.corpus.build import build_corpus
+    from pyjpllm.corpus.config import load_corpus_config, stage_name
+    from pyjpllm.corpus.inputs import expand_inputs
+    from pyjpllm.corpus.intake import SUFFIXES
+    from pyjpllm.corpus.report import show
+
+    pipeline = load_corpus_config(config)
+    for stage in pipeline.stages:
+        stage.build()  # whatever is missing is said before anything starts
+    if check:
+        files = expand_inputs(pipeline.input.paths, SUFFIXES)
+        names = ", ".join(stage_name(stage) for stage in pipeline.stages) or "no stage"
+        typer.echo(f"{config}: ready; {len(files):,} files; {names}")
+        return
+    with exchange() as ranks, _Display(ranks.size) as display:
+        report = build_corpus(pipeline, run, exchange=ranks, progress=display.say)
+        first = ranks.rank == 0
+    if first:
+        typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(show(report, measures=False)))
+
+
+@app.command(epilog="Example: jpllm corpus stats corpora/first")
+def stats(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that is done.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """What came through each stage, what was dropped why, and a histogram of each measure with its limits."""
+    from pyjpllm.corpus.report import read_report, show
+
+    report = read_report(run)
+    typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(show(report)))
+
+
+class _Display:
+    """How far it is, on stderr: a bar on a terminal, else a line now and then; of several ranks the first speaks."""
+
+    def __init__(self, ranks: int) -> None:
+        self._ranks = ranks
+        self._bars: Bars | None = None
+        self._next = 0.0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        self._next = self._began + _LINE_EVERY_S
+        if sys.stderr.isatty() and exits.rank() == 0:
+            from rich.console import Console
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(console=Console(stderr=True), transient=True)
+            self._bars.start()
+        return self
+
+    def say(self, progress: Progress) -> None:
+        """Show how far this rank is."""
+        if self._bars is not None:
+            task = self._bars.task_ids[0] if self._bars.task_ids else self._bars.add_task("")
+            self._bars.update(task, description=_line(progress), completed=progress.done, total=progress.shards)
+        elif exits.rank() == 0 and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_EVERY_S
+            whose = f" of rank 0 of {self._ranks}" if self._ranks > 1 else ""
+            line = f"corpus: {progress.done}/{progress.shards} shards{whose}, {_line(progress)}"
+            print(line, file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+
+def _line(progress: Progress) -> str:
+    counts = progress.counts
+    which = f"pass {progress.pass_number + 1} of {progress.passes}: " if progress.passes > 1 else ""
+    seen = counts.read.documents or sum(stage.read.documents for stage in counts.stages[:1])
+    return f"{which}{counts.written.documents:,} of {seen:,} documents kept"

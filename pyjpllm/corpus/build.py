@@ -1,0 +1,242 @@
+"""`jpllm corpus build`: passes over shards by ranks and their processes, global steps between, one report at the end.
+
+A shard is done when its record is there; so a run that was ended at any moment goes on with the next command, and what
+it writes does not depend on who does which shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyjpllm.corpus.config import CorpusConfig, stage_name
+from pyjpllm.corpus.counts import Counts
+from pyjpllm.corpus.decisions import write_decisions
+from pyjpllm.corpus.exchange import Alone, Exchange
+from pyjpllm.corpus.inputs import expand_inputs
+from pyjpllm.corpus.intake import SUFFIXES
+from pyjpllm.corpus.job import Pass, passes_of, recorded
+from pyjpllm.corpus.layout import RunFolder
+from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
+from pyjpllm.corpus.pool import run_shards
+from pyjpllm.corpus.report import report_of
+from pyjpllm.corpus.stage import WithLimits
+from pyjpllm.errors import UserError
+from pyjpllm.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far this rank is."""
+
+    pass_number: int
+    passes: int
+    done: int
+    shards: int
+    counts: Counts
+    """Of the shards that were done since the command began."""
+
+
+def build_corpus(
+    config: CorpusConfig,
+    run: str | os.PathLike[str],
+    *,
+    exchange: Exchange | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Run a pipeline into the folder ``run``, or go on with it. Collective over ``exchange``; returns the report.
+
+    Raises UserError where the inputs are not there, and where ``run`` holds another run.
+    """
+    ranks = exchange or Alone()
+    folder = RunFolder(Path(run))
+    with contextlib.ExitStack() as held:
+        files, shards = _agreed(ranks, lambda: _prepare(config, folder, held))
+        if folder.report.exists():  # before anyone could write it: _agreed has brought all ranks here
+            ranks.barrier()
+            report: dict[str, Any] = json.loads(folder.report.read_bytes())
+            return report
+        ranks.barrier()
+        passes = passes_of(config)
+        for work in passes:
+            if work.number:
+                _decide(passes[work.number - 1], work, folder, len(shards), ranks)
+            _do(config, folder, work, len(passes), shards, ranks, progress)
+            ranks.barrier()
+        if ranks.rank == 0:
+            _finish(config, folder, passes, files, len(shards))
+        ranks.barrier()
+    finished: dict[str, Any] = json.loads(folder.report.read_bytes())
+    return finished
+
+
+def _agreed(ranks: Exchange, prepare: Callable[[], tuple[int, list[Shard]]]) -> tuple[int, list[Shard]]:
+    """What rank 0 has prepared, on every rank, or its error."""
+    answer: tuple[str | None, Any] = (None, None)
+    if ranks.rank == 0:
+        try:
+            answer = (None, prepare())
+        except UserError as error:
+            answer = (str(error), None)
+    problem, value = ranks.broadcast(answer)
+    if problem is not None:
+        raise UserError(problem)
+    prepared: tuple[int, list[Shard]] = value
+    return prepared
+
+
+def _prepare(config: CorpusConfig, folder: RunFolder, held: contextlib.ExitStack) -> tuple[int, list[Shard]]:
+    """The number of files and the shards: a new run's, or those of the run that is there."""
+    path = folder.path
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; name a folder")
+    if path.is_dir() and any(path.iterdir()) and not folder.lock.exists():
+        raise UserError(f"{path}: is no run of this command and not empty; name another folder")
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(_locked(folder))
+    _remove_leftovers(path)
+    used = _used(config)
+    if folder.report.exists():  # done: the inputs may be gone
+        return _known_run(folder, used, None)
+    files = expand_inputs(config.input.paths, SUFFIXES)
+    state = [[str(file), *_state(file)] for file in files]
+    if folder.plan.exists():
+        return _known_run(folder, used, state)
+    shards = plan_shards(files, config.run.shard_mib << 20)
+    _write_json(folder.config, used)
+    _write_json(folder.plan, {"files": state, "shards": [shard.as_json() for shard in shards]})
+    return len(files), shards
+
+
+def _used(config: CorpusConfig) -> dict[str, Any]:
+    """The config as far as the output depends on it."""
+    used = config.as_dict()
+    del used["run"]["processes"]
+    return used
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _known_run(folder: RunFolder, used: dict[str, Any], state: list[list[Any]] | None) -> tuple[int, list[Shard]]:
+    """The plan of the run that is there. Raises UserError where it was made with another config or other files."""
+    before = json.loads(folder.config.read_bytes())
+    if before != json.loads(json.dumps(used)):
+        differs = next(name for name in used if before.get(name) != json.loads(json.dumps(used[name])))
+        raise UserError(
+            f"{folder.path}: holds a run whose [{differs}] is another; name another folder, or take back the change "
+            f"(as it was: {folder.config})"
+        )
+    plan = json.loads(folder.plan.read_bytes())
+    if state is not None:
+        known = {entry[0]: entry for entry in plan["files"]}
+        changed = next((entry for entry in state if known.get(entry[0]) != entry), None)
+        gone = next((name for name in known if name not in {entry[0] for entry in state}), None)
+        if changed is not None or gone is not None:
+            name = changed[0] if changed is not None else gone
+            raise UserError(f"{folder.path}: holds a run of other inputs ({name} has changed); name another folder")
+    return len(plan["files"]), [shard_from_json(values) for values in plan["shards"]]
+
+
+@contextlib.contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    with open(folder.lock, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder.path}: another command works on this run") from None
+        yield
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Temporary files of commands that were killed; this one holds the lock, so nobody is writing them."""
+    for leftover in path.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _do(
+    config: CorpusConfig,
+    folder: RunFolder,
+    work: Pass,
+    passes: int,
+    shards: Sequence[Shard],
+    ranks: Exchange,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """This rank's shards of one pass."""
+    mine = range(ranks.rank, len(shards), ranks.size)
+    left = [number for number in mine if not folder.record(work.number, number).exists()]
+    processes = config.run.processes or len(os.sched_getaffinity(0))
+    counts = Counts()
+    done = len(mine) - len(left)
+    for _, more in run_shards((config, folder, work, shards), left, processes):
+        counts.merge(more)
+        done += 1
+        if progress is not None:
+            progress(Progress(work.number, passes, done, len(mine), counts))
+
+
+def _decide(before: Pass, after: Pass, folder: RunFolder, shards: int, ranks: Exchange) -> None:
+    """The global step between two passes: a file of decisions for every shard."""
+    if folder.decided(before.number).exists():
+        ranks.barrier()
+        return
+    ranks.barrier()
+    assert after.step is not None
+    own = folder.work / f"{before.number}-step"
+    if ranks.rank == 0:
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(parents=True)
+    ranks.barrier()
+    step = after.step.build()
+    decisions = step([folder.between(before.number, number) for number in range(shards)], ranks, own)
+    for number in range(ranks.rank, shards, ranks.size):
+        write_decisions(folder.decisions(before.number, number), decisions.get(number, []))
+    ranks.barrier()
+    if ranks.rank == 0:
+        shutil.rmtree(own, ignore_errors=True)
+        _write_json(folder.decided(before.number), {"step": stage_name(after.step)})
+    ranks.barrier()
+
+
+def _finish(config: CorpusConfig, folder: RunFolder, passes: Sequence[Pass], files: int, shards: int) -> None:
+    """Sum the records up and write the report, then remove what lay between the passes."""
+    total = Counts()
+    for work in passes:
+        counts = Counts()
+        for number in range(shards):
+            one = recorded(folder, work.number, number)
+            if one is None:
+                raise RuntimeError(
+                    f"{folder.record(work.number, number)}: is missing; does every rank see this folder?"
+                )
+            counts.merge(one)
+        if work.number == 0:
+            total = counts
+        else:
+            total.followed_by(counts)
+    limits = {
+        stage_name(stage): dict(built.limits)
+        for work in passes
+        for stage in work.stages
+        if isinstance(built := stage.build(), WithLimits)
+    }
+    shutil.rmtree(folder.work, ignore_errors=True)
+    _write_json(folder.report, report_of(total, files, shards, limits))
+
+
+def _write_json(path: Path, value: object) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,205 @@
+"""One pass over one shard: read, through the stages, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pyjpllm.corpus.config import CorpusConfig, stage_name
+from pyjpllm.corpus.counts import Counts, StageCounts, counts_from_json
+from pyjpllm.corpus.decisions import decided
+from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import EXCERPT, Fault, Skip
+from pyjpllm.corpus.intake import Bounds, Item, read_span
+from pyjpllm.corpus.layout import RunFolder
+from pyjpllm.corpus.outputs import FaultWriter, SplitWriter
+from pyjpllm.corpus.plan import Shard
+from pyjpllm.corpus.stage import Stage, Verdict
+from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
+from pyjpllm.files import atomic_write
+
+_BATCH_DOCUMENTS = 256
+_BATCH_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The stages between two global steps. ``number`` from 0; ``step``: the name of the global step before it."""
+
+    number: int
+    stages: tuple[StageConfig, ...]
+    step: GlobalStepConfig | None
+    last: bool
+
+
+def passes_of(config: CorpusConfig) -> list[Pass]:
+    """The passes of a pipeline: one more than it has global steps."""
+    passes: list[Pass] = []
+    stages: list[StageConfig] = []
+    step: GlobalStepConfig | None = None
+    for stage in config.stages:
+        if isinstance(stage, GlobalStepConfig):
+            passes.append(Pass(len(passes), tuple(stages), step, last=False))
+            stages, step = [], stage
+        else:
+            stages.append(stage)
+    return [*passes, Pass(len(passes), tuple(stages), step, last=True)]
+
+
+class Job:
+    """One pass, as a process does it: its stages are built once."""
+
+    def __init__(self, config: CorpusConfig, folder: RunFolder, work: Pass, shards: Sequence[Shard]) -> None:
+        """Raises UserError for a stage that cannot be built."""
+        self._config = config
+        self._folder = folder
+        self._pass = work
+        self._shards = shards
+        self._bounds = Bounds(config.input.max_document_mib << 20, config.input.max_ratio)
+        self._stages: list[tuple[str, Stage]] = [(stage_name(stage), stage.build()) for stage in work.stages]
+
+    def run(self, number: int) -> Counts:
+        """Do shard ``number`` and record it. The same bytes whenever and by whomever it is done."""
+        counts = Counts(stages=[StageCounts(name) for name, _ in self._stages])
+        if self._pass.step is not None:
+            counts.stages.insert(0, StageCounts(stage_name(self._pass.step)))
+        suffix = self._config.output.format
+        if self._pass.last:
+            kept = SplitWriter(lambda part: self._folder.documents(number, part, suffix), self._config.output.file_mib)
+        else:
+            kept = SplitWriter(lambda _: self._folder.between(self._pass.number, number), None)
+        with (
+            kept,
+            SplitWriter(lambda _: self._folder.dropped(number, self._pass.number, suffix), None) as dropped,
+            FaultWriter(self._folder.quarantine(number, self._pass.number)) as faults,
+        ):
+            sink = _Sink(counts, kept, dropped if self._config.output.dropped else None, faults)
+            if not self._pass.last:
+                kept.begin()  # the global step wants a file of every shard
+            for batch in self._batches(number, sink):
+                self._through(batch, sink)
+        with atomic_write(self._folder.record(self._pass.number, number)) as temporary:
+            temporary.write_text(json.dumps(counts.as_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+        return counts
+
+    def _batches(self, number: int, sink: _Sink) -> Iterator[list[Document]]:
+        """The shard's documents, some at a time; what was set aside is written on the way."""
+        batch: list[Document] = []
+        characters = 0
+        clock = time.perf_counter
+        began = clock()
+        for item in self._items(number, sink):
+            if isinstance(item, Skip):
+                sink.counts.skipped[item.reason] = sink.counts.skipped.get(item.reason, 0) + 1
+            elif isinstance(item, Fault):
+                sink.set_aside(item)
+            else:
+                if self._pass.number == 0:
+                    sink.counts.read.add(item)
+                batch.append(item)
+                characters += len(item.text)
+                if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+                    sink.counts.spend("read", clock() - began)
+                    yield batch
+                    batch, characters = [], 0
+                    began = clock()
+        sink.counts.spend("read", clock() - began)
+        if batch:
+            yield batch
+
+    def _items(self, number: int, sink: _Sink) -> Iterator[Item]:
+        if self._pass.number == 0:
+            for span in self._shards[number].spans:
+                yield from read_span(span, self._bounds, self._config.input.extract)
+            return
+        before = self._pass.number - 1
+        stage = sink.counts.stages[0]
+        documents = self._folder.between(before, number)
+        for whole, verdict in decided(documents, self._folder.decisions(before, number)):
+            document = sink.count(stage, verdict, whole)
+            if document is not None:
+                yield document
+
+    def _through(self, batch: list[Document], sink: _Sink) -> None:
+        """One batch through all stages."""
+        counted = sink.counts.stages[len(sink.counts.stages) - len(self._stages) :]
+        for (name, stage), counts in zip(self._stages, counted, strict=True):
+            began = time.perf_counter()
+            verdicts = _judged(name, stage, batch)
+            sink.counts.spend(name, time.perf_counter() - began)
+            batch = []
+            for before, verdict in verdicts:
+                if isinstance(verdict, Fault):
+                    sink.set_aside(verdict)
+                    continue
+                document = sink.count(counts, verdict, before)
+                if document is not None:
+                    batch.append(document)
+        began = time.perf_counter()
+        for document in batch:
+            sink.keep(document)
+        sink.counts.spend("write", time.perf_counter() - began)
+
+
+def _judged(name: str, stage: Stage, batch: list[Document]) -> list[tuple[Document, Verdict | Fault]]:
+    """A verdict for each document. Where the stage fails the documents are given to it one by one, and those that it
+    fails on are set aside."""
+    try:
+        verdicts = stage(batch)
+        if len(verdicts) != len(batch):
+            raise RuntimeError(f"{len(verdicts)} verdicts for {len(batch)} documents")
+        return list(zip(batch, verdicts, strict=True))
+    except Exception as error:
+        if len(batch) > 1:
+            return [pair for document in batch for pair in _judged(name, stage, [document])]
+        (document,) = batch
+        detail = f"stage {name}: {type(error).__name__}: {error}"
+        return [
+            (document, Fault("stage-failed", str(document.meta.get("url", "")), 0, detail, document.text[:EXCERPT]))
+        ]
+
+
+class _Sink:
+    """Where documents go, and where they are counted."""
+
+    def __init__(self, counts: Counts, kept: SplitWriter, dropped: SplitWriter | None, faults: FaultWriter) -> None:
+        self.counts = counts
+        self._kept = kept
+        self._dropped = dropped
+        self._faults = faults
+
+    def set_aside(self, fault: Fault) -> None:
+        """Write and count something that is no document."""
+        self.counts.set_aside[fault.reason] = self.counts.set_aside.get(fault.reason, 0) + 1
+        self._faults.add(fault)
+
+    def count(self, stage: StageCounts, verdict: Verdict, before: Document) -> Document | None:
+        """Count what a stage said of a document that came to it as ``before``; the document if it stays."""
+        document = verdict.document
+        stage.read.add(before)
+        stage.measure(verdict.measures)
+        if verdict.reason is not None:
+            stage.drop(verdict.reason, document)
+            if self._dropped is not None:
+                meta = {**document.meta, "dropped": {"stage": stage.name, "reason": verdict.reason}}
+                self._dropped.add(Document(document.text, meta))
+            return None
+        stage.changed += document.text != before.text
+        stage.kept.add(document)
+        return document
+
+    def keep(self, document: Document) -> None:
+        """Write a document that has come through."""
+        self.counts.written.add(document)
+        self._kept.add(document)
+
+
+def recorded(folder: RunFolder, number: int, shard: int) -> Counts | None:
+    """What was counted of a shard in a pass; None where it is not done."""
+    try:
+        values = json.loads(folder.record(number, shard).read_bytes())
+    except FileNotFoundError:
+        return None
+    return counts_from_json(values)

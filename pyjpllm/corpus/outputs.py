@@ -1,0 +1,83 @@
+"""What a shard writes: documents in files of limited size, and lines about what was set aside. All of it appears when
+the shard is done, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import Fault
+from pyjpllm.corpus.writers import DocumentWriter
+from pyjpllm.files import atomic_write
+
+
+class SplitWriter:
+    """``with SplitWriter(name, file_mib) as writer: writer.add(document)``: into name(0), name(1), ... with about
+    ``file_mib`` MiB of text each; None: all into name(0). Without a document no file is made."""
+
+    def __init__(self, name: Callable[[int], Path], file_mib: int | None) -> None:
+        self._name = name
+        self._limit = None if file_mib is None else file_mib << 20
+        self._part = 0
+        self._size = 0
+        self._writer: DocumentWriter | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> SplitWriter:
+        return self
+
+    def begin(self) -> None:
+        """Make the next file, also if no document follows."""
+        self._writer = self._open.enter_context(DocumentWriter(self._name(self._part)))
+        self._part += 1
+        self._size = 0
+
+    def add(self, document: Document) -> None:
+        """Write one more document."""
+        size = len(document.text.encode())
+        if self._writer is not None and self._limit is not None and self._size and self._size + size > self._limit:
+            self._open.close()
+            self._writer = None
+        if self._writer is None:
+            self.begin()
+        assert self._writer is not None
+        self._writer.add(document)
+        self._size += size
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+
+class FaultWriter:
+    """Lines of JSON about what was set aside; without any no file is made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: BinaryIO | None = None
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> FaultWriter:
+        return self
+
+    def add(self, fault: Fault) -> None:
+        """Write one more line."""
+        if self._stream is None:
+            temporary = self._open.enter_context(atomic_write(self._path))
+            self._stream = self._open.enter_context(open(temporary, "wb"))  # noqa: SIM115 - the stack closes it
+        line = json.dumps(asdict(fault), ensure_ascii=False)
+        # Names of files need not be UTF-8, and what stages say about documents need not be text.
+        self._stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
