@@ -26,11 +26,11 @@ class Tally:
     characters: int = 0
     bytes: int = 0
 
-    def add(self, document: Document) -> None:
-        """Count one more."""
+    def add(self, document: Document, size: int) -> None:
+        """Count one more document, of ``size`` bytes in UTF-8."""
         self.documents += 1
         self.characters += len(document.text)
-        self.bytes += len(document.text.encode())
+        self.bytes += size
 
     def merge(self, other: Tally) -> None:
         """Add another count."""
@@ -51,9 +51,9 @@ class StageCounts:
     kept: Tally = field(default_factory=Tally)
     measures: dict[str, Histogram] = field(default_factory=dict)
 
-    def drop(self, reason: str, document: Document) -> None:
+    def drop(self, reason: str, document: Document, size: int) -> None:
         """Count a document that is dropped."""
-        self.dropped.setdefault(reason, Tally()).add(document)
+        self.dropped.setdefault(reason, Tally()).add(document, size)
 
     def measure(self, measures: Mapping[str, float]) -> None:
         """Count what was measured of one document."""
@@ -83,7 +83,7 @@ class Counts:
     stages: list[StageCounts] = field(default_factory=list)
     written: Tally = field(default_factory=Tally)
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage, with `read` and `write`; the one part that differs from run to run."""
+    """CPU seconds by stage, with `read` and `write`; the one part that differs from run to run."""
 
     def merge(self, other: Counts) -> None:
         """Add another shard of the same pass."""

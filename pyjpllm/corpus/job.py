@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pyjpllm.corpus.config import CorpusConfig, stage_name
 from pyjpllm.corpus.counts import Counts, StageCounts, counts_from_json
@@ -19,6 +20,8 @@ from pyjpllm.corpus.plan import Shard
 from pyjpllm.corpus.stage import Stage, Verdict
 from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
 from pyjpllm.files import atomic_write
+
+_Sized: TypeAlias = tuple[Document, int]  # a document and its bytes in UTF-8, which are counted once
 
 _BATCH_DOCUMENTS = 256
 _BATCH_CHARACTERS = 1 << 20
@@ -84,11 +87,11 @@ class Job:
             temporary.write_text(json.dumps(counts.as_json(), ensure_ascii=False) + "\n", encoding="utf-8")
         return counts
 
-    def _batches(self, number: int, sink: _Sink) -> Iterator[list[Document]]:
+    def _batches(self, number: int, sink: _Sink) -> Iterator[list[_Sized]]:
         """The shard's documents, some at a time; what was set aside is written on the way."""
-        batch: list[Document] = []
+        batch: list[_Sized] = []
         characters = 0
-        clock = time.perf_counter
+        clock = time.thread_time
         began = clock()
         for item in self._items(number, sink):
             if isinstance(item, Skip):
@@ -96,9 +99,10 @@ class Job:
             elif isinstance(item, Fault):
                 sink.set_aside(item)
             else:
+                size = len(item.text.encode())
                 if self._pass.number == 0:
-                    sink.counts.read.add(item)
-                batch.append(item)
+                    sink.counts.read.add(item, size)
+                batch.append((item, size))
                 characters += len(item.text)
                 if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
                     sink.counts.spend("read", clock() - began)
@@ -118,42 +122,42 @@ class Job:
         stage = sink.counts.stages[0]
         documents = self._folder.between(before, number)
         for whole, verdict in decided(documents, self._folder.decisions(before, number)):
-            document = sink.count(stage, verdict, whole)
-            if document is not None:
-                yield document
+            left = sink.count(stage, verdict, (whole, len(whole.text.encode())))
+            if left is not None:
+                yield left[0]
 
-    def _through(self, batch: list[Document], sink: _Sink) -> None:
+    def _through(self, batch: list[_Sized], sink: _Sink) -> None:
         """One batch through all stages."""
         counted = sink.counts.stages[len(sink.counts.stages) - len(self._stages) :]
         for (name, stage), counts in zip(self._stages, counted, strict=True):
-            began = time.perf_counter()
-            verdicts = _judged(name, stage, batch)
-            sink.counts.spend(name, time.perf_counter() - began)
-            batch = []
-            for before, verdict in verdicts:
+            began = time.thread_time()
+            verdicts = _judged(name, stage, [document for document, _ in batch])
+            sink.counts.spend(name, time.thread_time() - began)
+            came, batch = batch, []
+            for before, verdict in zip(came, verdicts, strict=True):
                 if isinstance(verdict, Fault):
                     sink.set_aside(verdict)
                     continue
-                document = sink.count(counts, verdict, before)
-                if document is not None:
-                    batch.append(document)
-        began = time.perf_counter()
-        for document in batch:
-            sink.keep(document)
-        sink.counts.spend("write", time.perf_counter() - began)
+                left = sink.count(counts, verdict, before)
+                if left is not None:
+                    batch.append(left)
+        began = time.thread_time()
+        for document, size in batch:
+            sink.keep(document, size)
+        sink.counts.spend("write", time.thread_time() - began)
 
 
-def _judged(name: str, stage: Stage, batch: list[Document]) -> list[tuple[Document, Verdict | Fault]]:
+def _judged(name: str, stage: Stage, batch: list[Document]) -> list[Verdict | Fault]:
     """A verdict for each document. Where the stage fails the documents are given to it one by one, and those that it
     fails on are set aside."""
     try:
         verdicts = stage(batch)
         if len(verdicts) != len(batch):
             raise RuntimeError(f"{len(verdicts)} verdicts for {len(batch)} documents")
-        return list(zip(batch, verdicts, strict=True))
+        return list(verdicts)
     except Exception as error:
         if len(batch) > 1:
-            return [pair for document in batch for pair in _judged(name, stage, [document])]
+            return [verdict for document in batch for verdict in _judged(name, stage, [document])]
         (document,) = batch
         detail = f"stage {name}: {type(error).__name__}: {error}"
         return [
@@ -175,25 +179,28 @@ class _Sink:
         self.counts.set_aside[fault.reason] = self.counts.set_aside.get(fault.reason, 0) + 1
         self._faults.add(fault)
 
-    def count(self, stage: StageCounts, verdict: Verdict, before: Document) -> Document | None:
-        """Count what a stage said of a document that came to it as ``before``; the document if it stays."""
+    def count(self, stage: StageCounts, verdict: Verdict, came: _Sized) -> _Sized | None:
+        """Count what a stage said of a document that came to it as ``came``; the document if it stays."""
         document = verdict.document
-        stage.read.add(before)
+        before, size = came
+        stage.read.add(before, size)
         stage.measure(verdict.measures)
         if verdict.reason is not None:
-            stage.drop(verdict.reason, document)
+            stage.drop(verdict.reason, before, size)
             if self._dropped is not None:
                 meta = {**document.meta, "dropped": {"stage": stage.name, "reason": verdict.reason}}
-                self._dropped.add(Document(document.text, meta))
+                self._dropped.add(Document(document.text, meta), size)
             return None
-        stage.changed += document.text != before.text
-        stage.kept.add(document)
-        return document
+        if document.text != before.text:
+            stage.changed += 1
+            size = len(document.text.encode())
+        stage.kept.add(document, size)
+        return document, size
 
-    def keep(self, document: Document) -> None:
+    def keep(self, document: Document, size: int) -> None:
         """Write a document that has come through."""
-        self.counts.written.add(document)
-        self._kept.add(document)
+        self.counts.written.add(document, size)
+        self._kept.add(document, size)
 
 
 def recorded(folder: RunFolder, number: int, shard: int) -> Counts | None:

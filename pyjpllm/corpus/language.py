@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from pyjpllm.config.schema import Fraction, Positive
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.stage import Limits, Stage, Verdict
@@ -18,9 +20,6 @@ from pyjpllm.corpus.stage_config import StageConfig
 from pyjpllm.errors import UserError, did_you_mean
 
 _SPACE = re.compile(r"\s+")
-_NO_LETTER = re.compile(r"[\W\d_]+")
-# Hiragana, katakana (also half-width): Japanese alone is written in them (and Ainu and the Ryukyuan languages).
-_NO_KANA = re.compile("[^ぁ-ゖァ-ヺーｦ-ﾝ]+")
 _LABEL = "__label__"
 
 
@@ -33,11 +32,11 @@ class LanguageConfig(StageConfig):
     min_probability: Fraction = 0.5
     """Documents of which fastText gives the language less are dropped (`other-language`)."""
     sure_kana: Fraction = 0.2
-    """Japanese: where kana are this share of the letters, it is Japanese, and fastText is not asked. 1 always asks."""
+    """Japanese: where kana are this share of the characters, it is Japanese, and fastText is not asked. 1 always asks."""
     min_kana: Fraction = 0.01
     """Japanese: with a smaller share it is not, whatever fastText says of Chinese characters (`no-kana`)."""
-    characters: Positive = 2000
-    """How much of a document is looked at."""
+    characters: Positive = 1000
+    """How much of a document is looked at, from its beginning."""
 
     def build(self) -> Stage:
         return Language(self)
@@ -83,9 +82,15 @@ class Language:
 
 
 def kana_share(text: str) -> float:
-    """Kana among the letters; 0 without letters."""
-    letters = len(_NO_LETTER.sub("", text))
-    return len(_NO_KANA.sub("", text)) / letters if letters else 0.0
+    """Hiragana and katakana (also half-width) among the characters that are not white space; 0 without any.
+
+    Japanese alone is written in them, and Ainu and the Ryukyuan languages.
+    """
+    written = "".join(text.split())
+    codes = np.frombuffer(written.encode("utf-16-le"), "<u2")
+    # Between the two rows of kana lie ゙ to ゟ and ゠, which are as Japanese as they are.
+    kana = np.count_nonzero(((codes >= 0x3041) & (codes <= 0x30FF)) | ((codes >= 0xFF66) & (codes <= 0xFF9F)))
+    return int(kana) / len(written) if written else 0.0
 
 
 def _load_model() -> Any:

@@ -19,7 +19,7 @@ from pyjpllm.corpus.stage_config import StageConfig
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 )
-_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
+_LINE_ENDS = "\r\x85\u2028\u2029"
 _APART = re.compile("[\u304b-\u30fd]([\u3099\u309a])")
 _HALF_WIDTH = re.compile("[\uff61-\uff9f]+")
 # What stands for a wave dash: Windows' table of Shift_JIS has U+FF5E where JIS has U+301C.
@@ -44,11 +44,16 @@ def strip_invisible(text: str) -> str:
 
 def unify_line_ends(text: str) -> str:
     """CR LF, CR, NEL and U+2028/2029 as LF."""
-    return _LINE_END.sub("\n", text)
+    for end in ("\r\n", *_LINE_ENDS):
+        if end in text:  # nine times as fast as a regular expression where there is none
+            text = text.replace(end, "\n")
+    return text
 
 
 def compose_kana(text: str) -> str:
     """Kana with a combining (semi-)voiced sound mark as one character: か + U+3099 is が."""
+    if "\u3099" not in text and "\u309a" not in text:
+        return text
     return _APART.sub(lambda match: unicodedata.normalize("NFC", match[0]), text)
 
 

@@ -17,6 +17,9 @@ from pyjpllm.corpus.faults import Fault
 from pyjpllm.corpus.writers import DocumentWriter
 from pyjpllm.files import atomic_write
 
+# zstd's level 9 takes 280 us for a page of 7 KB, a fifth of what reading it takes; 3 takes 50 and makes it 16% larger.
+_LEVEL = 3
+
 
 class SplitWriter:
     """``with SplitWriter(name, file_mib) as writer: writer.add(document)``: into name(0), name(1), ... with about
@@ -35,13 +38,12 @@ class SplitWriter:
 
     def begin(self) -> None:
         """Make the next file, also if no document follows."""
-        self._writer = self._open.enter_context(DocumentWriter(self._name(self._part)))
+        self._writer = self._open.enter_context(DocumentWriter(self._name(self._part), level=_LEVEL))
         self._part += 1
         self._size = 0
 
-    def add(self, document: Document) -> None:
-        """Write one more document."""
-        size = len(document.text.encode())
+    def add(self, document: Document, size: int) -> None:
+        """Write one more document, of ``size`` bytes in UTF-8."""
         if self._writer is not None and self._limit is not None and self._size and self._size + size > self._limit:
             self._open.close()
             self._writer = None

@@ -18,7 +18,7 @@ _BAR = 40
 
 
 def report_of(counts: Counts, files: int, shards: int, limits: Mapping[str, Mapping[str, Limits]]) -> dict[str, Any]:
-    """The report: the same whoever did the work, but for ``seconds`` (of all processes together)."""
+    """The report: the same whoever did the work, but for ``seconds`` (CPU time of all processes)."""
     values = counts.as_json()
     for stage in values["stages"]:
         stage["limits"] = {name: list(bounds) for name, bounds in sorted(limits.get(stage["name"], {}).items())}
@@ -56,7 +56,7 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
     if seconds:
         speed = read["documents"] / seconds
         rate = read["bytes"] / 1e6 / seconds
-        yield f"{seconds:,.1f} s of all processes together: {speed:,.0f} documents/s, {rate:.2f} MB/s"
+        yield f"{seconds:,.1f} s of CPU time: {speed:,.0f} documents/s, {rate:.2f} MB/s"
     for title, names in (("set aside", report["set_aside"]), ("skipped", report["skipped"])):
         if names:
             yield ""

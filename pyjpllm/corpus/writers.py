@@ -31,13 +31,14 @@ class DocumentWriter:
     The file appears under its name when the block ends well; after an exception nothing is there, or the old file.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        """Raises UserError for a name that ends in none of ``WRITABLE``."""
+    def __init__(self, path: str | PathLike[str], *, level: int = 9) -> None:
+        """``level``: of zstd, for JSON Lines. Raises UserError for a name that ends in none of ``WRITABLE``."""
         self.path = Path(path)
         suffix = suffix_of(self.path)
         if suffix not in WRITABLE:
             raise UserError(f"{self.path}: documents are written to {', '.join(WRITABLE)}")
         self._suffix = suffix
+        self._level = level
         self._whole = contextlib.ExitStack()  # the rename
         self._open = contextlib.ExitStack()  # the streams, closed before it
         self._add: Callable[[Document], None] | None = None
@@ -73,7 +74,7 @@ class DocumentWriter:
         if self._suffix == ".jsonl.gz":
             stream = self._open.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0))
         elif self._suffix == ".jsonl.zst":
-            compressor = zstandard.ZstdCompressor(level=9, write_checksum=True)
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
             stream = self._open.enter_context(compressor.stream_writer(stream, closefd=False))
 
         def add(document: Document) -> None:

@@ -18,6 +18,7 @@ from pyjpllm.corpus.intake.item import Item, Span
 from pyjpllm.corpus.intake.members import BEGIN, ByteStream, gzip_members, plain
 
 _HEAD_LIMIT = 1 << 16
+_FIELDS = (b"warc-type", b"content-type", b"warc-target-uri", b"warc-date", b"content-length")
 
 
 def read_warc(span: Span, bounds: Bounds, extract: Extract) -> Iterator[Item]:
@@ -88,7 +89,7 @@ def _records(stream: ByteStream, path: str, bounds: Bounds, extract: Extract) ->
 def _head(stream: ByteStream, line: bytes, path: str, at: int) -> _Record | Fault:
     if not line.startswith(BEGIN):
         return Fault("bad-warc-header", path, at, "no record begins here", excerpt_of(line))
-    fields: dict[str, str] = {}
+    fields = dict.fromkeys(_FIELDS, b"")
     size = 0
     while (field := stream.line(_HEAD_LIMIT)) not in (b"\r\n", b"\n"):
         size += len(field)
@@ -97,14 +98,14 @@ def _head(stream: ByteStream, line: bytes, path: str, at: int) -> _Record | Faul
             return Fault("bad-warc-header", path, at, "the head of the record does not end", excerpt_of(line))
         if not colon and not field.startswith((b" ", b"\t")):
             return Fault("bad-warc-header", path, at, "a line of the head has no colon", excerpt_of(field))
-        fields[name.strip().lower().decode("latin-1")] = value.strip().decode("utf-8", "replace")
-    length = fields.get("content-length", "")
+        name = name.strip().lower()
+        if name in fields:
+            fields[name] = value.strip()
+    kind, content_type, url, date, length = (value.decode("utf-8", "replace") for value in fields.values())
     if not (length.isascii() and length.isdigit() and len(length) < 16):
         what = f"Content-Length {length!r} is no number" if length else "there is no Content-Length"
         return Fault("bad-warc-length", path, at, what, excerpt_of(line))
-    url = fields.get("warc-target-uri", "").strip("<>")
-    kind, content_type = fields.get("warc-type", "").lower(), fields.get("content-type", "").lower()
-    return _Record(kind, url, fields.get("warc-date", ""), content_type, int(length), at)
+    return _Record(kind.lower(), url.strip("<>"), date, content_type.lower(), int(length), at)
 
 
 def _wanted(record: _Record) -> bool:

@@ -1,0 +1,1 @@
+"""Synthetic pages and crawls for the corpus pipeline, and what is measured on them."""
