@@ -29,6 +29,7 @@ _WEB_NAMES = {
     "iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "windows-1252": "cp1252",
     "utf-16": "utf-16-le", "unicode": "utf-16-le", "ucs-2": "utf-16-le",
 }  # fmt: skip
+_NEIGHBOURS = ("gb18030", "big5hkscs", "cp949")
 # Stricter first; the later ones know characters of vendors (circled digits and the like in EUC-JP and ISO-2022-JP).
 _DECODERS = {
     "euc_jp": ("euc_jp", "euc_jis_2004"),
@@ -158,6 +159,10 @@ def _scored(sample: bytes, declared: list[str]) -> Detected | None:
             best = (score, name)
     assert best is not None
     score, name = best
+    # Chinese and Korean double bytes read as EUC-JP are common kanji, too, but never much kana.
+    other = next((said for said in declared if said in _NEIGHBOURS and _flaws(sample, said) < 0.01), None)
+    if other is not None and _kana(sample, name) < 0.05:
+        return Detected(other, "declared")
     if score > 0:
         return Detected(name, "score")
     # Nothing looks like Japanese: then the declaration counts, if it fits.
@@ -177,6 +182,11 @@ def _score(sample: bytes, name: str) -> float:
             total += count * _WEIGHTS.get(character, 0.0)
             characters += count
     return total / characters if characters else -3.0
+
+
+def _kana(sample: bytes, name: str) -> float:
+    text = decode(sample, name)
+    return sum("ぁ" <= c <= "ヺ" for c in text) / max(1, sum(c > "\x7f" for c in text))
 
 
 def _flaws(sample: bytes, name: str) -> float:

@@ -160,9 +160,8 @@ def _judged(name: str, stage: Stage, batch: list[Document]) -> list[Verdict | Fa
             return [verdict for document in batch for verdict in _judged(name, stage, [document])]
         (document,) = batch
         detail = f"stage {name}: {type(error).__name__}: {error}"
-        return [
-            (document, Fault("stage-failed", str(document.meta.get("url", "")), 0, detail, document.text[:EXCERPT]))
-        ]
+        url = str(document.meta.get("url", ""))
+        return [Fault("stage-failed", url, 0, detail, document.text[:EXCERPT])]
 
 
 class _Sink:

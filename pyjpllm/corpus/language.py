@@ -32,7 +32,7 @@ class LanguageConfig(StageConfig):
     min_probability: Fraction = 0.5
     """Documents of which fastText gives the language less are dropped (`other-language`)."""
     sure_kana: Fraction = 0.2
-    """Japanese: where kana are this share of the characters, it is Japanese, and fastText is not asked. 1 always asks."""
+    """Japanese: where kana are this share of the characters, it is, and fastText is not asked. 1 always asks."""
     min_kana: Fraction = 0.01
     """Japanese: with a smaller share it is not, whatever fastText says of Chinese characters (`no-kana`)."""
     characters: Positive = 1000

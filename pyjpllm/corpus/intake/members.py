@@ -88,7 +88,11 @@ class ByteStream:
         self._position = 0
 
     def find_record(self) -> bool:
-        """Go on to the next line that begins a record; False at the end of the stream."""
+        """From the beginning of a line go on to the next one that begins a record; False at the end of the stream."""
+        while len(self._buffer) - self._position < len(BEGIN) and self._more():
+            pass
+        if self._buffer.startswith(BEGIN, self._position):
+            return True
         while True:
             found = self._buffer.find(b"\n" + BEGIN, self._position)
             if found >= 0:
