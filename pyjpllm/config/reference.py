@@ -67,12 +67,13 @@ def reference() -> str:
     """The text of docs/configuration.md."""
     parts = [_HEAD]
     for name, field in Config.model_fields.items():
-        parts.append(_section(name, plain(field.annotation)))
+        parts.append(section(name, plain(field.annotation)))
     parts.append(_presets())
     return "\n".join(parts)
 
 
-def _section(path: str, table: type[BaseModel]) -> str:
+def section(path: str, table: type[BaseModel]) -> str:
+    """A heading, the class's docstring and a table of its fields; the tables within it below."""
     about = inspect.getdoc(table) or ""
     about = about.removeprefix(f"`[{path}]`: ")
     lines = [f"## [{path}]", "", about[:1].upper() + about[1:], "", "| field | type | default | meaning |"]
@@ -83,7 +84,7 @@ def _section(path: str, table: type[BaseModel]) -> str:
             f"| `{name}` | {_type(field)} | {_default(path, name, field)} | {_cell(field.description or '')} |"
         )
         for inner in _tables_in(plain(field.annotation)):
-            below.append(_section(f"{path}.{name}", inner).replace("## ", "### ", 1))
+            below.append(section(f"{path}.{name}", inner).replace("## ", "### ", 1))
     return "\n".join(lines) + "\n" + "".join("\n" + text for text in below)
 
 

@@ -1,6 +1,6 @@
 """The config of `jpllm corpus build`: what is read, what is written, and the stages between, in their order.
 
-docs/corpus.md has a table of every section, made by `python -m pyjpllm.corpus.reference`; a field's docstring is its
+docs/corpus-configuration.md is generated from these classes and those of the stages; a field's docstring is its
 entry there.
 """
 

@@ -1,0 +1,229 @@
+"""The pipeline's execution: the same bytes for any number of processes and ranks, and after SIGKILL at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pyjpllm.corpus import Document, DocumentWriter, read_documents
+from pyjpllm.corpus.build import build_corpus
+from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
+from pyjpllm.errors import UserError
+from tests.corpus.pipelines import contents, inputs, pipeline
+from tests.mpi import ROOT, launch, rank_environment
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of more than half a shard, so that each is one."""
+    folder = inputs(tmp_path_factory.mktemp("crawl") / "in")
+    for file in folder.glob("*.jsonl"):
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"text": "い" * 200_000 + file.name}, ensure_ascii=False) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    run = tmp_path_factory.mktemp("expected") / "run"
+    build_corpus(pipeline(crawl, dropped=True), run)
+    return contents(run)
+
+
+def test_what_comes_out(tmp_path: Path) -> None:
+    folder = inputs(tmp_path / "in", files=2, lines=9)
+    report = build_corpus(pipeline(folder, dropped=True), tmp_path / "run")
+    # Lengths 2 to 10; those of 6 and more pass, and the second file's texts differ from the first's.
+    kept = [document.text for document in read_documents(tmp_path / "run" / "documents")]
+    assert [text[:2] for text in kept] == ["＊あ"] * len(kept)
+    assert len(set(kept)) == len(kept)
+    dropped = list(read_documents(tmp_path / "run" / "dropped"))
+    reasons = [document.meta["dropped"] for document in dropped]
+    assert {"stage": "test-length", "reason": "short"} in reasons
+    assert {"stage": "test-same", "reason": "same"} in reasons
+    assert len(kept) + len(dropped) == 18
+    assert all("n" in document.meta for document in dropped)
+    assert [stage["name"] for stage in report["stages"]] == ["test-length", "test-same", "again"]
+    assert report["read"]["documents"] == 18
+    assert report["set_aside"] == {"not-an-object": 2}
+    assert report["skipped"] == {"blank-line": 2}
+    assert report["written"]["documents"] == len(kept)
+    assert report["written"]["characters"] == sum(map(len, kept))
+    assert report["written"]["bytes"] == sum(len(text.encode()) for text in kept)
+    for before, after in zip(report["stages"], report["stages"][1:], strict=False):
+        assert before["kept"] == after["read"]
+        assert before["read"]["documents"] == before["kept"]["documents"] + sum(
+            tally["documents"] for tally in before["dropped"].values()
+        )
+    assert report["stages"][0]["limits"] == {"length": [6, None]}
+    assert sum(report["stages"][0]["measures"]["length"].values()) == 18
+    faults = [json.loads(line) for line in (tmp_path / "run" / "quarantine" / "00000.jsonl").open()]
+    assert [fault["reason"] for fault in faults] == ["not-an-object"] * 2
+    assert not (tmp_path / "run" / "work").exists()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
+def test_formats(form: str, tmp_path: Path) -> None:
+    folder = inputs(tmp_path / "in", files=1)
+    build_corpus(pipeline(folder, format=form), tmp_path / "run")
+    (file,) = (tmp_path / "run" / "documents").iterdir()
+    assert file.name == f"00000-000.{form}"
+    assert len(list(read_documents(file))) > 3
+
+
+def test_files_of_limited_size(tmp_path: Path) -> None:
+    with DocumentWriter(tmp_path / "a.jsonl.zst") as writer:
+        for number in range(7):
+            writer.add(Document(str(number) * 400_000))
+    build_corpus(pipeline(tmp_path / "a.jsonl.zst", file_mib=1), tmp_path / "run")
+    files = sorted((tmp_path / "run" / "documents").iterdir())
+    assert [len(list(read_documents(file))) for file in files] == [2, 2, 2, 1]
+
+
+def test_processes(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    build_corpus(pipeline(crawl, processes=3, dropped=True), tmp_path / "run")
+    assert contents(tmp_path / "run") == expected
+    assert sum(name.startswith("documents/") for name in expected) == 5
+
+
+@pytest.mark.parametrize("ranks", [3])
+def test_ranks(ranks: int, crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(tmp_path / "run"), "1", "0"]
+    done = launch(argv, ranks)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "run") == expected
+
+
+def test_sigkill(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """Killed again and again at random moments, alternately as one process and with processes of its own."""
+    dice = random.Random(5)
+    run = tmp_path / "run"
+    kills = 0
+    for attempt in range(40):
+        argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(run), str(1 + attempt % 2), "0.002"]
+        process = subprocess.Popen(argv, env=rank_environment(), cwd=ROOT, start_new_session=True)
+        started = time.monotonic()
+        # Once it works: the time a process takes to start differs by machine.
+        while not run.exists() and process.poll() is None and time.monotonic() - started < 60:
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0.0, 0.4) + (0.3 if attempt else 0.0))
+        if process.poll() is not None:
+            assert process.returncode == 0
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    else:
+        argv[-1] = "0"
+        subprocess.run(argv, env=rank_environment(), cwd=ROOT, check=True)
+    assert kills >= 1
+    assert contents(run) == expected
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_every_moment(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """Ended before each rename of a file, in turn: what is there then is what SIGKILL leaves."""
+
+    class EndError(BaseException):
+        pass
+
+    real = os.replace
+    run = tmp_path / "run"
+    moment = 0
+    while True:
+        shutil.rmtree(run, ignore_errors=True)
+        count = 0
+
+        def replace(source: str, target: str) -> None:
+            nonlocal count
+            count += 1
+            if count == moment:  # noqa: B023
+                raise EndError
+            real(source, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.replace", replace)
+            try:
+                build_corpus(pipeline(crawl, dropped=True), run)
+                ended = False
+            except EndError:
+                ended = True
+        if moment and not ended:
+            break
+        build_corpus(pipeline(crawl, dropped=True), run)
+        assert contents(run) == expected
+        moment += 7 if moment else 1
+    assert moment > 20
+
+
+def test_a_run_goes_on_only_with_the_same(tmp_path: Path) -> None:
+    folder = inputs(tmp_path / "in", files=1)
+    run = tmp_path / "run"
+    report = build_corpus(pipeline(folder), run)
+    assert build_corpus(pipeline(folder, processes=2), run) == report  # nothing is done again
+    with pytest.raises(UserError, match=r"\[output\] is another"):
+        build_corpus(pipeline(folder, dropped=True), run)
+    (run / "report.json").unlink()
+    (folder / "0.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match=r"0\.jsonl has changed"):
+        build_corpus(pipeline(folder), run)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(UserError, match="not empty"):
+        build_corpus(pipeline(folder), tmp_path / "other")
+    with pytest.raises(UserError, match="is a file"):
+        build_corpus(pipeline(folder), tmp_path / "other" / "file")
+    with pytest.raises(UserError, match="no such file"):
+        build_corpus(pipeline(tmp_path / "gone"), tmp_path / "new")
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    folder = inputs(tmp_path / "in", files=1)
+
+    def again(_: object) -> None:
+        with pytest.raises(UserError, match="another command"):
+            build_corpus(pipeline(folder), tmp_path / "run")
+
+    build_corpus(pipeline(folder), tmp_path / "run", progress=again)
+
+
+def test_a_stage_that_fails_on_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": "{text}"}}\n' for text in ("long enough", "fail here", "long as well")))
+    report = build_corpus(pipeline(path), tmp_path / "run")
+    assert report["set_aside"] == {"stage-failed": 1}
+    assert report["written"]["documents"] == 2
+    (fault,) = map(json.loads, (tmp_path / "run" / "quarantine" / "00000.jsonl").open())
+    assert fault["detail"] == "stage test-length: ValueError: cannot do this one"
+    assert fault["excerpt"] == "fail here"
+
+
+def test_shards(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text("a" * 100)
+    text = "".join(json.dumps({"text": "x" * (number % 50), "n": number}) + "\n" for number in range(400))
+    (tmp_path / "large.jsonl").write_text(text)
+    with DocumentWriter(tmp_path / "large.parquet") as writer:
+        for number in range(5000):
+            writer.add(Document("x" * 50, {"n": number}))
+    files = [*sorted(tmp_path.glob("*.txt")), tmp_path / "large.jsonl", tmp_path / "large.parquet"]
+    shards = plan_shards(files, 1000)
+    assert [len(shard.spans) for shard in shards[:1]] == [4]
+    assert all(Shard(shard.spans) == shard_from_json(json.loads(json.dumps(shard.as_json()))) for shard in shards)
+    assert sum(shard.spans[0].path == tmp_path / "large.jsonl" for shard in shards) > 5
+    assert sum(shard.spans[0].path == tmp_path / "large.parquet" for shard in shards) == 5
+    from pyjpllm.corpus.intake import Bounds, read_span
+
+    for name, count in (("large.jsonl", 400), ("large.parquet", 5000)):
+        spans = [span for shard in shards for span in shard.spans if span.path == tmp_path / name]
+        documents = [item for span in spans for item in read_span(span, Bounds())]
+        assert [item.meta["n"] for item in documents if isinstance(item, Document)] == list(range(count))
