@@ -1,4 +1,4 @@
-"""Builds the native kernels (kernels/ and csrc/) with CMake into ``pyjpllm/_native``; pyproject.toml has all the rest.
+"""Builds kernels/ and csrc/ with CMake into ``pyjpllm/_native`` and ``pyjpllm/_text``; pyproject.toml has all the rest.
 
 What the build needs is looked for first, so that what is missing is one line and not a page of CMake's.
 
@@ -80,18 +80,22 @@ def target_processor() -> str:
 
 
 class CMakeBuild(build_ext):
-    """Runs CMake once; what it installs is the extension module."""
+    """Runs CMake once for all extension modules."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """The file name that the target's Python looks for; setuptools knows this machine's only."""
         name = str(super().get_ext_filename(fullname))
         return name.replace(f"-{platform.machine()}-linux", f"-{target_processor()}-linux")
 
-    def build_extension(self, ext: Extension) -> None:
+    def build_extensions(self) -> None:
+        self.run_cmake()
+        for ext in self.extensions:
+            self.build_extension(ext)
+
+    def run_cmake(self) -> None:
         compiler = find_compiler()
         check_python_headers()
         cmake, ninja = find_program("cmake"), find_program("ninja")
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
         work = Path(self.build_temp).resolve() / "cmake"
         work.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "CXX": compiler}
@@ -109,7 +113,12 @@ class CMakeBuild(build_ext):
             if result.returncode != 0:
                 sys.stderr.write(result.stdout)
                 stop(f"`{' '.join(command[:3])} ...` failed; its output is above")
-        built = next((work / "out").glob("_native*.so"))
+
+    def build_extension(self, ext: Extension) -> None:
+        """Put what CMake has built where Python looks for it."""
+        out = Path(self.build_temp).resolve() / "cmake" / "out"
+        built = next(out.glob(f"{ext.name.rpartition('.')[2]}.*so"))
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         # Beside, then renamed: a process that has the old module mapped keeps it.
         beside = target.with_name(target.name + ".tmp")
@@ -117,4 +126,7 @@ class CMakeBuild(build_ext):
         beside.replace(target)
 
 
-setup(ext_modules=[Extension("pyjpllm._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    ext_modules=[Extension(f"pyjpllm.{name}", sources=[]) for name in ("_native", "_text")],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -23,8 +23,8 @@ FLOORS = {
 }
 # The contract's own type of shapes: ops.rotary takes config.schema.RopeScaling.
 BESIDE = {("ops", "config")}
-# The compiled kernels: below every room, and only these rooms know them.
-NATIVE_USERS = {"ops", "bench", "training"}
+# The compiled modules: below every room, and only these rooms know them.
+NATIVE_USERS = {"_native": {"ops", "bench", "training"}, "_text": {"corpus"}}
 
 
 def room_of(path: Path) -> str:
@@ -60,7 +60,9 @@ def rooms_used(source: str, package: str) -> set[tuple[int, str]]:
         parts = module.split(".")
         if parts[0] == "pyjpllm" and len(parts) > 1:
             room = (
-                parts[1] if parts[1] in FLOORS or parts[1] == "_native" or (PACKAGE / parts[1]).exists() else "__init__"
+                parts[1]
+                if parts[1] in FLOORS or parts[1] in NATIVE_USERS or (PACKAGE / parts[1]).exists()
+                else "__init__"
             )
             found.add((line, room))
     return found
@@ -70,9 +72,9 @@ def faults(source: str, room: str, package: str) -> list[str]:
     """Imports in ``source`` (a file of ``room``) that go to its own floor's neighbours or up."""
     found = []
     for line, used in sorted(rooms_used(source, package)):
-        if used == "_native":
-            if room not in NATIVE_USERS:
-                found.append(f"line {line}: {room} imports the compiled kernels; only {sorted(NATIVE_USERS)} may")
+        if used in NATIVE_USERS:
+            if room not in NATIVE_USERS[used]:
+                found.append(f"line {line}: {room} imports {used}; only {sorted(NATIVE_USERS[used])} may")
         elif used != room and FLOORS[used] >= FLOORS[room] and (room, used) not in BESIDE:
             found.append(f"line {line}: {room} (floor {FLOORS[room]}) imports {used} (floor {FLOORS[used]})")
     return found
@@ -112,6 +114,9 @@ def test_kernels_know_nothing_above_them(folder: str) -> None:
         ("model", "def f():\n    from pyjpllm.evaluation import heldout", 1),
         ("model", "import importlib\nimportlib.import_module('pyjpllm.bench.step')", 1),
         ("model", "from pyjpllm import _native", 1),
+        ("ops", "from pyjpllm import _text", 1),
+        ("corpus", "from pyjpllm import _native", 1),
+        ("corpus", "from pyjpllm._text import character_class", 0),
         ("data", "from pyjpllm.parallel import layout", 1),
         ("config", "from pyjpllm.ops import api", 1),
         ("ops", "from pyjpllm.config.schema import RopeScaling", 0),

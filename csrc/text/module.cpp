@@ -1,0 +1,8 @@
+// The Python module pyjpllm._text: measures of text. The functions are in bind_*.cpp; kernels/text has the work. It is
+// a module of its own, so that work on text needs no build of the matrix kernels.
+#include "strings.h"
+
+PYBIND11_MODULE(_text, m) {
+    m.doc() = "pyjpllm's work on text: one pass over the characters. Text comes as str, without surrogates.";
+    bind_measures(m);
+}
