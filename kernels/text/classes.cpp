@@ -34,7 +34,7 @@ void mark(std::vector<std::uint16_t>& table, const Range (&ranges)[N], Class as)
     }
 }
 
-std::vector<std::uint16_t> make() {
+std::vector<std::uint16_t> make_classes() {
     std::vector<std::uint16_t> table(kCodes, 0);
     mark(table, kHiraganaRanges, kHiragana);
     mark(table, kKatakanaRanges, kKatakana);
@@ -55,11 +55,38 @@ std::vector<std::uint16_t> make() {
     return table;
 }
 
+struct Kinds {
+    std::vector<std::uint16_t> sets;
+    std::vector<std::uint8_t> of_code;
+};
+
+const Kinds& all_kinds() {
+    static const Kinds made = [] {
+        Kinds out;
+        std::vector<std::int16_t> number(1 << 16, -1);
+        const std::uint16_t* classes = class_table();
+        for (std::size_t code = 0; code < kCodes; ++code) {
+            std::int16_t& kind = number[classes[code]];
+            if (kind < 0) {
+                kind = static_cast<std::int16_t>(out.sets.size());
+                out.sets.push_back(classes[code]);
+            }
+            out.of_code.push_back(static_cast<std::uint8_t>(kind));
+        }
+        return out;
+    }();
+    return made;
+}
+
 }  // namespace
 
 const std::uint16_t* class_table() {
-    static const std::vector<std::uint16_t> table = make();
+    static const std::vector<std::uint16_t> table = make_classes();
     return table.data();
 }
+
+const std::vector<std::uint16_t>& kinds() { return all_kinds().sets; }
+
+const std::uint8_t* kind_table() { return all_kinds().of_code.data(); }
 
 }  // namespace jpllm::text

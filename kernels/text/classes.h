@@ -2,6 +2,7 @@
 // of the scripts below; the same under every Python and system.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "text/codes.h"
 
@@ -28,5 +29,9 @@ enum Class : std::uint16_t {
 
 // The table, U+0000 to U+10FFFF; made on first use.
 const std::uint16_t* class_table();
+
+// The sets of classes that occur, and for every code point which of them is its own.
+const std::vector<std::uint16_t>& kinds();
+const std::uint8_t* kind_table();
 
 }  // namespace jpllm::text
