@@ -10,38 +10,34 @@
 namespace jpllm::text {
 
 // The measures in groups: a group is computed as a whole, or not at all.
-#define JPLLM_CHARACTER_MEASURES(X)                                                                                \
-    X(characters)                                                                                                  \
-    X(japanese_letters) X(hiragana) X(katakana) X(kanji) X(letters) X(digits) X(punctuation) X(symbols) X(spaces)  \
-        X(full_width) X(half_width_kana) X(japanese_fraction) X(hiragana_of_japanese) X(katakana_of_japanese)      \
-            X(kanji_of_japanese) X(hiragana_fraction) X(letter_fraction) X(digit_fraction) X(punctuation_fraction) \
-                X(special_fraction) X(kuten_fraction) X(kana_in_first_50) X(longest_run) X(hashes) X(ellipses)     \
-                    X(board_marks) X(urls) X(url_fraction)
-#define JPLLM_LINE_MEASURES(X)                                                                                \
-    X(lines)                                                                                                  \
-    X(newlines) X(mean_line_length) X(lines_to_10_fraction) X(lines_to_30_fraction) X(terminal_line_fraction) \
-        X(ellipsis_per_newline) X(ellipsis_line_fraction) X(bullet_line_fraction) X(duplicate_line_fraction)  \
-            X(duplicate_line_character_fraction) X(duplicate_prose_line_character_fraction)                   \
-                X(duplicate_block_fraction) X(duplicate_block_character_fraction)
-#define JPLLM_SENTENCE_MEASURES(X)                                                                              \
-    X(sentences)                                                                                                \
-    X(mean_sentence_length) X(max_sentence_length) X(ellipsis_sentence_fraction) X(duplicate_sentence_fraction) \
-        X(duplicate_sentence_character_fraction) X(duplicate_paragraph_fraction)                                \
-            X(duplicate_paragraph_character_fraction)
-#define JPLLM_NGRAM_MEASURES(X)                                                                                    \
-    X(top_2gram_fraction)                                                                                          \
-    X(top_3gram_fraction) X(top_4gram_fraction) X(duplicate_5gram_fraction) X(duplicate_6gram_fraction)            \
-        X(duplicate_7gram_fraction) X(duplicate_8gram_fraction) X(duplicate_9gram_fraction)                        \
-            X(duplicate_10gram_fraction) X(duplicate_5gram_type_fraction) X(duplicate_6gram_type_fraction)         \
-                X(duplicate_7gram_type_fraction) X(duplicate_8gram_type_fraction) X(duplicate_9gram_type_fraction) \
-                    X(duplicate_10gram_type_fraction) X(commonest_5gram_fraction)
-#define JPLLM_WORD_MEASURES(X)                                                                                       \
-    X(words)                                                                                                         \
-    X(prose_words) X(mean_word_length) X(letter_word_fraction) X(stop_words) X(hashes_per_word) X(ellipses_per_word) \
-        X(newlines_per_word) X(top_2word_fraction) X(top_3word_fraction) X(top_4word_fraction)                       \
-            X(duplicate_5word_fraction) X(duplicate_6word_fraction) X(duplicate_7word_fraction)                      \
-                X(duplicate_8word_fraction) X(duplicate_9word_fraction) X(duplicate_10word_fraction)                 \
-                    X(repeated_7word_fraction)
+// clang-format off
+#define JPLLM_CHARACTER_MEASURES(X) \
+    X(characters) X(japanese_letters) X(hiragana) X(katakana) X(kanji) X(letters) X(digits) X(punctuation) X(symbols) \
+    X(spaces) X(full_width) X(half_width_kana) X(japanese_fraction) X(hiragana_of_japanese) X(katakana_of_japanese) \
+    X(kanji_of_japanese) X(hiragana_fraction) X(letter_fraction) X(digit_fraction) X(punctuation_fraction) \
+    X(special_fraction) X(kuten_fraction) X(kana_in_first_50) X(longest_run) X(hashes) X(ellipses) X(board_marks) \
+    X(urls) X(url_fraction)
+#define JPLLM_LINE_MEASURES(X) \
+    X(lines) X(newlines) X(mean_line_length) X(lines_to_10_fraction) X(lines_to_30_fraction) \
+    X(terminal_line_fraction) X(ellipsis_per_newline) X(ellipsis_line_fraction) X(bullet_line_fraction) \
+    X(duplicate_line_fraction) X(duplicate_line_character_fraction) X(duplicate_prose_line_character_fraction) \
+    X(duplicate_block_fraction) X(duplicate_block_character_fraction)
+#define JPLLM_SENTENCE_MEASURES(X) \
+    X(sentences) X(mean_sentence_length) X(max_sentence_length) X(ellipsis_sentence_fraction) \
+    X(duplicate_sentence_fraction) X(duplicate_sentence_character_fraction) X(duplicate_paragraph_fraction) \
+    X(duplicate_paragraph_character_fraction)
+#define JPLLM_NGRAM_MEASURES(X) \
+    X(top_2gram_fraction) X(top_3gram_fraction) X(top_4gram_fraction) X(duplicate_5gram_fraction) \
+    X(duplicate_6gram_fraction) X(duplicate_7gram_fraction) X(duplicate_8gram_fraction) X(duplicate_9gram_fraction) \
+    X(duplicate_10gram_fraction) X(duplicate_5gram_type_fraction) X(duplicate_6gram_type_fraction) \
+    X(duplicate_7gram_type_fraction) X(duplicate_8gram_type_fraction) X(duplicate_9gram_type_fraction) \
+    X(duplicate_10gram_type_fraction) X(commonest_5gram_fraction)
+#define JPLLM_WORD_MEASURES(X) \
+    X(words) X(prose_words) X(mean_word_length) X(letter_word_fraction) X(stop_words) X(hashes_per_word) \
+    X(ellipses_per_word) X(newlines_per_word) X(top_2word_fraction) X(top_3word_fraction) X(top_4word_fraction) \
+    X(duplicate_5word_fraction) X(duplicate_6word_fraction) X(duplicate_7word_fraction) X(duplicate_8word_fraction) \
+    X(duplicate_9word_fraction) X(duplicate_10word_fraction) X(repeated_7word_fraction)
+// clang-format on
 
 enum Measure : std::uint8_t {
 #define X(name) k_##name,

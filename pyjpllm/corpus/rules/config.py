@@ -1,0 +1,62 @@
+"""The tables `[[stage]]` of `kind = "rules"` and `kind = "edit"`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pyjpllm.corpus.rules.lists import read_words
+from pyjpllm.corpus.rules.presets import Rule, load_preset
+from pyjpllm.corpus.rules.stage import EditStage, RulesStage
+from pyjpllm.corpus.stage_config import StageConfig
+
+Bound = Literal["at_least", "at_most", "below"]
+Edit = Literal["footer", "japanese-lines", "swallow-punctuation"]
+
+
+class RulesConfig(StageConfig):
+    """Keeps or drops a document by what is measured in its text; docs/corpus-rules.md has the measures and presets."""
+
+    kind: Literal["rules"]
+    preset: str
+    """Whose rules: `swallow-v1`, `hojichar`, `llm-jp-v1`, `llm-jp-v1-strict`, `fineweb2-ja`, `uzushio`,
+    `uzushio-strict`, `ccnet`."""
+    compatible: bool = False
+    """`swallow-v1`: duplicate n-grams by types, as its code counts, in place of by occurrence, as its README says."""
+    without: list[str] = Field(default_factory=list)
+    """Rules of the preset to leave out, by name."""
+    override: dict[str, dict[Bound, float]] = Field(default_factory=dict)
+    """Other bounds of rules: a table by the rule's name with `at_least`, `at_most` or `below`."""
+    words: Literal["preset", "script", "sudachi"] = "preset"
+    """What cuts the text into words, for rules that ask for words: runs of one script, or SudachiPy's short units."""
+    lists: dict[str, list[str]] = Field(default_factory=dict)
+    """Other word lists, by the name that rules call them: names of the package's lists and paths of files."""
+    blocked_hosts: str | None = None
+    """A file of hosts, one a line, to drop, with all below them, by the document's `url`."""
+
+    def build(self) -> RulesStage:
+        """The stage. Raises UserError for a preset, rule, bound, list or tagger that is not there."""
+        override = {name: {str(bound): value for bound, value in new.items()} for name, new in self.override.items()}
+        preset = load_preset(self.preset).changed(self.without, override, self.compatible)
+        if self.words != "preset":
+            preset = preset.model_copy(update={"words": self.words})
+        if self.blocked_hosts is not None:
+            rule = Rule(name="blocked_host", not_hosts=tuple(read_words(Path(self.blocked_hosts))))
+            preset = preset.model_copy(update={"rule": (rule, *preset.rule)})
+        return RulesStage(preset, self.lists, self.name or self.kind)
+
+
+class EditConfig(StageConfig):
+    """Changes the text of every document."""
+
+    kind: Literal["edit"]
+    edits: Annotated[list[Edit], Field(min_length=1)]
+    """In this order. `footer` cuts the text at the first of its last ten lines that is footer words by more than 30%,
+    `swallow-punctuation` makes `、。` of `，．`, `japanese-lines` leaves out lines without kana, addresses and long
+    runs of ASCII, and joins the rest (llm-jp)."""
+
+    def build(self) -> EditStage:
+        """The stage."""
+        return EditStage(self.edits, self.name or self.kind)

@@ -1,0 +1,52 @@
+"""Changes of a text that corpora make before or after they judge it, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pyjpllm import _text
+from pyjpllm.corpus.rules.lists import load_list
+
+_KANA = re.compile("[\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
+_URL = re.compile(r"https?://[\w/:%#$&?()~.=+\-]+")
+_ASCII_RUN = re.compile(r"[\x00-\x7f]{100,}")
+_FOOTER_LINES = 10
+_FOOTER_SHARE = 0.3
+
+
+def japanese_lines(text: str) -> str:
+    """llm-jp's extract_japanese_text: lines without kana, addresses and runs of 100 ASCII characters are left out.
+
+    What is left is joined without newlines, as there.
+    """
+    lines = [line for line in text.split("\n") if _KANA.search(line)]
+    return "".join(_ASCII_RUN.sub("", _URL.sub("", line)) for line in lines)
+
+
+def swallow_punctuation(text: str) -> str:
+    """`，` and `．` become `、` and `。`."""
+    return text.replace("，", "、").replace("．", "。")
+
+
+def footer() -> Callable[[str], str]:
+    """Cuts the text at the first of its last ten lines that is footer words by more than 30%."""
+    words = _text.WordLists([load_list("footer")])
+
+    def cut(text: str) -> str:
+        lines = text.split("\n")
+        first = max(len(lines) - _FOOTER_LINES, 0)
+        for i in range(first, len(lines)):
+            ((_, characters),) = words.count(lines[i])
+            if characters > _FOOTER_SHARE * len(lines[i]):
+                return "\n".join(lines[:i])
+        return text
+
+    return cut
+
+
+EDITS: dict[str, Callable[[], Callable[[str], str]]] = {
+    "footer": footer,
+    "japanese-lines": lambda: japanese_lines,
+    "swallow-punctuation": lambda: swallow_punctuation,
+}

@@ -1,0 +1,49 @@
+"""Word lists: a word a line, `#` begins a comment. Those of the package are in lists/, each with its source on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pyjpllm.errors import UserError, did_you_mean
+
+FOLDER = Path(__file__).with_name("lists")
+
+
+def list_names() -> list[str]:
+    """The lists of the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a file, without those that come again. Raises UserError when it cannot be read or holds none."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: the word list cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: the word list is not UTF-8; convert it, e.g. with iconv") from None
+    lines = (line.strip() for line in text.splitlines())
+    words = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not words:
+        raise UserError(f"{path}: the word list holds no word")
+    return words
+
+
+def load_list(name: str) -> list[str]:
+    """The words of a list: of the package by name, or of a file by its path (anything with a `/` or a suffix).
+
+    Raises UserError with the nearest name.
+    """
+    if name in list_names():
+        return read_words(FOLDER / f"{name}.txt")
+    if "/" in name or Path(name).suffix:
+        return read_words(Path(name))
+    raise UserError(f"no word list {name!r}{did_you_mean(name, list_names())}, or a path such as ./{name}.txt")
+
+
+def load_lists(lists: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Lists by name, each put together of lists of the package and of files."""
+    return {
+        name: list(dict.fromkeys(word for part in parts for word in load_list(part))) for name, parts in lists.items()
+    }
