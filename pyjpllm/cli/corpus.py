@@ -1,4 +1,4 @@
-"""`jpllm corpus build CONFIG --run DIR` and `jpllm corpus stats DIR`."""
+"""`jpllm corpus build CONFIG --run DIR`, `jpllm corpus stats DIR` and `jpllm corpus inspect FILE --preset NAME`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pyjpllm.cli import exits
+from pyjpllm.cli import corpus_inspect, exits
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -23,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: jpllm corpus build pipeline.toml --run corpora/first",
 )
+
+app.command("inspect", epilog=corpus_inspect.EXAMPLE)(corpus_inspect.command)
 
 _LINE_EVERY_S = 30.0
 

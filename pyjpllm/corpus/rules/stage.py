@@ -56,10 +56,11 @@ class RulesStage:
         self.preset = preset
         self.words = lists_of(preset, lists or {})
         self._edits = [EDITS[edit]() for edit in preset.edits]
+        self._segmenter = segmenter(preset.words) if _asks_for_words(preset) else None
         self._meter = Meter(
             [rule.measure for rule in preset.rule if rule.measure is not None],
             lists=self.words,
-            segmenter=segmenter(preset.words) if _asks_for_words(preset) else None,
+            segmenter=self._segmenter,
             stop_words=() if preset.stop_words is None else load_list(preset.stop_words),
         )
         self.limits: dict[str, Limits] = {
@@ -76,6 +77,10 @@ class RulesStage:
             reason = next((finding.rule.name for finding in findings if not finding.kept), None)
             verdicts.append(Verdict(edited, reason, measures))
         return verdicts
+
+    def words_of(self, text: str) -> list[tuple[int, int]] | None:
+        """The ranges of the words that rules are measured with; None: those of the scripts."""
+        return None if self._segmenter is None else [(a, b) for a, b in self._segmenter(text).tolist()]
 
     def judge(self, document: Document) -> tuple[Document, list[Finding], dict[str, float]]:
         """The document after the edits, what every rule says of it, and all measures."""

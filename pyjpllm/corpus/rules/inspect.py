@@ -1,0 +1,100 @@
+"""What `jpllm corpus inspect` shows: for documents of a file, what each rule measured and decided."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.rules.highlight import Range, highlight
+from pyjpllm.corpus.rules.stage import Finding, RulesStage, host_of
+from pyjpllm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One document, its place in the input (from 0), and what the rules say of it."""
+
+    index: int
+    document: Document
+    findings: list[Finding]
+    measures: dict[str, float]
+    ranges: list[Range]
+    """Characters of the text that the first rule against it has counted."""
+
+    @property
+    def reason(self) -> Finding | None:
+        """The first rule that drops the document; None: kept."""
+        return next((finding for finding in self.findings if not finding.kept), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "index": self.index,
+            "kept": self.reason is None,
+            "reason": None if self.reason is None else self.reason.rule.name,
+            "rules": [
+                {
+                    "rule": f.rule.name,
+                    "measure": f.rule.measure,
+                    "value": f.value,
+                    "bounds": f.rule.bounds(),
+                    "kept": f.kept,
+                }
+                for f in self.findings
+            ],
+            "ranges": [list(each) for each in self.ranges],
+        }
+
+
+def choose(documents: Iterable[Document], *, index: int | None, sample: int, seed: int) -> list[tuple[int, Document]]:
+    """One document by its place, or so many drawn evenly from all, in their order. Raises UserError when none is there.
+
+    The draw reads the input once and holds no more than it gives back.
+    """
+    if index is not None:
+        found = next(itertools.islice(documents, index, None), None)
+        if found is None:
+            raise UserError(f"--index {index}: the input has no such document; they are counted from 0")
+        return [(index, found)]
+    draw = random.Random(seed)
+    kept: list[tuple[int, Document]] = []
+    for i, document in enumerate(documents):
+        if len(kept) < sample:
+            kept.append((i, document))
+        elif (place := draw.randrange(i + 1)) < sample:
+            kept[place] = (i, document)
+    if not kept:
+        raise UserError("the input holds no document")
+    return sorted(kept, key=lambda pair: pair[0])
+
+
+def inspect(stage: RulesStage, index: int, document: Document) -> Inspected:
+    """Judge a document, and find the reason in its text (after the preset's edits)."""
+    edited, findings, measures = stage.judge(document)
+    reason = next((finding for finding in findings if not finding.kept), None)
+    ranges: list[Range] = []
+    if reason is not None and reason.rule.measure is not None:
+        ranges = highlight(reason.rule.measure, edited.text, lists=stage.words, words=stage.words_of(edited.text))
+    return Inspected(index, edited, findings, measures, ranges)
+
+
+def number(value: float) -> str:
+    """A measure for a table: whole, or four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+
+
+def lines(one: Inspected) -> list[str]:
+    """The document for a terminal: the decision, then a line a rule."""
+    reason = one.reason
+    head = f"document {one.index}: " + ("kept" if reason is None else f"dropped by {reason.rule.name}")
+    width = max((len(f.rule.name) for f in one.findings), default=0)
+    out = [head]
+    for finding in one.findings:
+        value = host_of(one.document) or "no url" if finding.value is None else number(finding.value)
+        mark = " " if finding.kept else "x"
+        out.append(f"  {mark} {finding.rule.name:{width}}  {value:>10}  {finding.rule.bounds()}")
+    return out

@@ -1,0 +1,168 @@
+"""`jpllm corpus inspect`: what it chooses, says, marks and draws."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pyjpllm import _text
+from pyjpllm.cli.app import run
+from pyjpllm.corpus import Document
+from pyjpllm.corpus.rules import RulesConfig, RulesStage, load_preset, preset_names
+from pyjpllm.corpus.rules.highlight import highlight, merged
+from pyjpllm.corpus.rules.inspect import choose, inspect
+from pyjpllm.corpus.rules.page import SHOWN, marked, page
+from pyjpllm.errors import UserError
+
+GOOD = "".join(
+    "".join(chr(0x4E00 + 37 * i + j) if j % 3 else chr(0x3041 + 7 * i * j % 80) for j in range(20)) + "。\n"
+    for i in range(30)
+)
+ADS = "今日の<お知らせ>です。" + "送料無料でお買い得。" * 20
+
+
+def stage(preset: str = "hojichar") -> RulesStage:
+    return RulesConfig.model_validate({"kind": "rules", "preset": preset, "words": "script"}).build()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    records = [{"text": GOOD, "meta": {"url": "https://a.jp/"}}, {"text": ADS, "meta": {"id": "<b>"}}, {"text": ""}]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_the_terminal(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["corpus", "inspect", str(corpus), "--preset", "hojichar"]) == 0
+    out = capsys.readouterr().out
+    assert "document 0: kept" in out
+    assert "document 1: dropped by advertising" in out
+    assert "document 2: dropped by kana" in out
+    assert any(line.split() == ["x", "advertising", "40", "<=", "14"] for line in out.splitlines())
+
+
+def test_json_of_one_document(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["corpus", "inspect", str(corpus), "--preset", "hojichar", "--index", "1", "--json"]
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["index"], found["kept"], found["reason"]) == (1, False, "advertising")
+    assert found["ranges"][0] == [12, 16]
+    assert [rule["rule"] for rule in found["rules"]] == [rule.name for rule in load_preset("hojichar").rule]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--preset", "hojchar"], "no preset 'hojchar'; did you mean 'hojichar'?"),
+        (["--preset", "hojichar", "--index", "7"], "--index 7: the input has no such document"),
+        (["--preset", "hojichar", "--words", "scripts"], "--words scripts; did you mean 'script'?"),
+        (["--preset", "hojichar", "--compatible"], "hojichar has no compatible mode"),
+    ],
+)
+def test_mistakes(corpus: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["corpus", "inspect", str(corpus), *more]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_sample_is_drawn_evenly_and_again_the_same() -> None:
+    documents = [Document(str(i)) for i in range(100)]
+    first = choose(documents, index=None, sample=10, seed=1)
+    assert first == choose(documents, index=None, sample=10, seed=1) != choose(documents, index=None, sample=10, seed=2)
+    assert [int(document.text) for _, document in first] == [place for place, _ in first] == sorted(dict(first))
+    counts = [0] * 10
+    for seed in range(400):
+        for place, _ in choose(documents[:10], index=None, sample=3, seed=seed):
+            counts[place] += 1
+    assert all(80 < count < 160 for count in counts)  # 120 each, 4 standard deviations
+    with pytest.raises(UserError, match="no document"):
+        choose([], index=None, sample=3, seed=1)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_measure_of_a_preset_can_be_marked(name: str) -> None:
+    judge = stage(name)
+    for text in (GOOD, ADS, "", "…\n\n…\n" * 9, "a" * 300, "同じ行。\n同じ行。\n\n同じ行。"):
+        for rule in judge.preset.rule:
+            if rule.measure is not None:
+                ranges = highlight(rule.measure, text, lists=judge.words, words=judge.words_of(text))
+                assert all(0 <= a < b <= len(text) for a, b in ranges), rule.measure
+                assert ranges == merged(ranges)
+
+
+@pytest.mark.parametrize(
+    ("measure", "text", "parts"),
+    [
+        ("duplicate_line_fraction", "行\n別\n行\n", ["行"]),
+        ("duplicate_sentence_fraction", "文。別。文。", ["文。"]),
+        ("duplicate_block_fraction", "塊\n二\n\n別\n\n塊\n二", ["塊\n二"]),
+        ("top_2gram_fraction", "abxaby", ["ab", "ab"]),
+        ("duplicate_5gram_fraction", "abcdexxabcdef", ["abcde", "abcde"]),
+        ("duplicate_5word_fraction", "漢か漢か漢。漢か漢か漢", ["漢か漢か漢", "漢か漢か漢"]),
+        ("longest_run", "aabbbc", ["bbb"]),
+        ("board_marks", "2024年1月2日の投稿", ["2024年1月2日", "投稿"]),
+        ("lines_to_10_fraction", "短い\n" + "長" * 11, ["短い"]),
+        ("max_sentence_length", "短。とても長い文。", ["とても長い文。"]),
+        ("special_fraction", "字、字", ["、"]),
+        ("characters", "字", []),
+    ],
+)
+def test_what_is_marked(measure: str, text: str, parts: list[str]) -> None:
+    assert [text[a:b] for a, b in highlight(measure, text, lists={}, words=None)] == parts
+
+
+def test_every_native_measure_has_a_name_that_highlight_takes() -> None:
+    for name in _text.measure_names():
+        highlight(name, GOOD[:200], lists={}, words=None)
+
+
+def test_the_page_escapes_and_cuts(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    assert run(["corpus", "inspect", str(corpus), "--preset", "hojichar", "--html", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "page:" in capsys.readouterr().out
+    assert "&lt;お知らせ&gt;" in text
+    assert "&lt;b&gt;" in text
+    assert "<mark>送料無料</mark>" in text
+    assert "<script" not in text
+    assert marked("あ" * (SHOWN + 5), [(0, 1), (SHOWN + 1, SHOWN + 2)]) == "<mark>あ</mark>" + "あ" * (SHOWN - 1)
+    assert "none" in page(load_preset("ccnet"), "x", [])
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+PROBE = """<script>
+const out = [], box = id => document.getElementById(id).getBoundingClientRect();
+out.push(["side by side", box("kept").top === box("dropped").top && box("kept").right <= box("dropped").left]);
+const dropped = document.querySelector("#dropped article.dropped");
+out.push(["marks", dropped.querySelectorAll("mark").length === 40]);
+out.push(["seen", getComputedStyle(dropped.querySelector("mark")).backgroundColor !== "rgba(0, 0, 0, 0)"]);
+out.push(["reason", dropped.querySelector("tr.against td").textContent === "advertising"]);
+out.push(["open", dropped.querySelector("details").open && !document.querySelector("#kept details").open]);
+out.push(["inside", document.documentElement.scrollWidth <= innerWidth]);
+document.body.dataset.probe = out.map(([name, good]) => name + "=" + good).join(" ");
+</script>"""
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    judge = stage()
+    found = [inspect(judge, i, Document(text)) for i, text in enumerate((GOOD, ADS))]
+    path = tmp_path / "page.html"
+    path.write_text(page(judge.preset, "x", found).replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--window-size=1400,900", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    probe = result.stdout.partition('data-probe="')[2].partition('"')[0]
+    assert probe == "side by side=true marks=true seen=true reason=true open=true inside=true"
