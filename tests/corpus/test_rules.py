@@ -308,3 +308,10 @@ def test_edits() -> None:
     edit = EditConfig.model_validate({"kind": "edit", "edits": ["swallow-punctuation", "footer"]}).build()
     (verdict,) = edit([Document("文，文．", {"id": 1})])
     assert (verdict.document.text, verdict.document.meta, verdict.reason) == ("文、文。", {"id": 1}, None)
+
+
+def test_the_tables_in_the_docs_are_current() -> None:
+    from pyjpllm.corpus.rules.reference import reference
+
+    text = (Path(__file__).parents[2] / "docs" / "corpus-rules.md").read_text(encoding="utf-8")
+    assert text.endswith(reference()), "run: python -m pyjpllm.corpus.rules.reference, behind `## Presets`"
