@@ -1,5 +1,5 @@
-"""What HojiChar and datatrove say of documents, and how long they take; run by benchmarks/corpus_rules.py under a
-Python that has them: python corpus_peers.py hojichar|fineweb2 DOCUMENTS.jsonl OUT.json MOST.
+"""What HojiChar and datatrove say of documents, and how long they take; run under a Python that has
+them: python corpus_peers.py hojichar|fineweb2 DOCUMENTS.jsonl OUT.json MOST.
 
 It imports nothing of pyjpllm. OUT has the CPU seconds, the characters, and for each of the first MOST documents the
 reasons of the filters that drop it: of all filters for HojiChar, of the first one for FineWeb2's.
