@@ -6,4 +6,5 @@ PYBIND11_MODULE(_text, m) {
     m.doc() = "pyjpllm's work on text: one pass over the characters. Text comes as str, without surrogates.";
     bind_lists(m);
     bind_measures(m);
+    bind_minhash(m);
 }

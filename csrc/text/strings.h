@@ -44,3 +44,4 @@ inline std::vector<jpllm::text::Code> owned_codes(const py::str& text) {
 // Each adds a family of functions to the module.
 void bind_lists(py::module_& m);
 void bind_measures(py::module_& m);
+void bind_minhash(py::module_& m);
