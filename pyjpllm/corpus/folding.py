@@ -1,0 +1,24 @@
+"""Texts made alike before they are compared: how much of a difference counts as none."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+Folding = Literal["none", "width", "letters"]
+"""``none``: every character counts. ``width``: NFKC (full and half width, kana with their marks), case, and runs of
+white space as one space, none at the ends. ``letters``: that, and nothing but letters and digits is left."""
+
+_SPACES = re.compile(r"\s+")
+_OTHERS = re.compile(r"[\W_]+")
+
+
+def fold(text: str, how: Folding) -> str:
+    """``text`` as it is compared."""
+    if how == "none":
+        return text
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if how == "letters":
+        return _OTHERS.sub("", plain)
+    return _SPACES.sub(" ", plain).strip()
