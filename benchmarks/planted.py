@@ -21,14 +21,14 @@ class Planter:
 
     def text(self, characters: int) -> str:
         """Text that shares nothing with any other."""
-        return "".join(self.random.choice(_ALPHABET, characters))
+        return "".join(_ALPHABET[self.random.integers(len(_ALPHABET), size=characters)])
 
     def edited(self, text: str, share: float) -> str:
         """A copy with ``share`` of the characters, at random places, replaced, removed or followed by a new one."""
         characters = list(text)
-        for place in self.random.choice(len(text), round(share * len(text)), replace=False).tolist():
-            new = str(self.random.choice(_ALPHABET))
-            kind = self.random.integers(3)
+        places = self.random.permutation(len(text))[: round(share * len(text))].tolist()
+        kinds = self.random.integers(3, size=len(places)).tolist()
+        for place, kind, new in zip(places, kinds, self.text(len(places)), strict=True):
             characters[place] = new if kind == 0 else "" if kind == 1 else characters[place] + new
         return "".join(characters)
 

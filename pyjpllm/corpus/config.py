@@ -17,8 +17,16 @@ from pyjpllm.config import mistakes as say
 from pyjpllm.config.load import read_toml
 from pyjpllm.config.mistakes import ConfigError, Mistake
 from pyjpllm.config.schema import NonNegative, Positive, PositiveFloat, Section
+from pyjpllm.corpus.decontamination import DecontaminationConfig
+from pyjpllm.corpus.dedup.settings import (
+    CopiesConfig,
+    NearCopiesConfig,
+    RepeatedSubstringsConfig,
+    RepeatedUnitsConfig,
+)
 from pyjpllm.corpus.language import LanguageConfig
 from pyjpllm.corpus.normalize import NormalizeConfig
+from pyjpllm.corpus.personal import PersonalConfig
 from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
 from pyjpllm.errors import nearest
 
@@ -26,6 +34,12 @@ from pyjpllm.errors import nearest
 STAGES: tuple[type[StageConfig] | type[GlobalStepConfig], ...] = (
     LanguageConfig,
     NormalizeConfig,
+    CopiesConfig,
+    NearCopiesConfig,
+    RepeatedUnitsConfig,
+    RepeatedSubstringsConfig,
+    DecontaminationConfig,
+    PersonalConfig,
 )
 
 

@@ -44,7 +44,7 @@ def document_batches(path: Path) -> Iterator[list[Document]]:
         yield batch
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Copies:
     """What both steps share; ``settings`` names everything that the keys depend on."""
 
@@ -134,7 +134,7 @@ class _Copies:
             start += last - first
 
 
-@dataclass(frozen=True)
+@dataclass
 class CopiesStep(_Copies):
     """Drops documents that equal another one once folded, by the 64-bit XXH3 of their UTF-8.
 
@@ -157,7 +157,7 @@ class CopiesStep(_Copies):
         return np.array(values, np.uint64).reshape(-1, 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class NearCopiesStep(_Copies):
     """Drops documents that MinHash-LSH finds similar to another one."""
 

@@ -43,9 +43,9 @@ def units(text: str, unit: Unit) -> list[tuple[int, int]]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class RepeatedUnitsStep:
-    """Cuts lines or paragraphs that equal an earlier one once folded; drops documents of which nothing is left."""
+    """Cuts lines or paragraphs that equal an earlier one once folded."""
 
     name: str
     unit: Unit = "paragraph"
@@ -104,24 +104,17 @@ class RepeatedUnitsStep:
                 if number in cut:
                     ranges = units(document.text, self.unit)
                     gone = [ranges[index] for index in sorted(cut[number])]
-                    decisions.append(cutting(number, document.text, gone, f"repeated-{self.unit}"))
+                    decisions.append(cutting(number, gone))
                 number += 1
         return decisions
 
 
-def cutting(number: int, text: str, ranges: Sequence[tuple[int, int]], reason: str) -> Decision:
-    """The decision to cut ``ranges`` (ascending; they may touch) out of a document: dropped if only space is left."""
+def cutting(number: int, ranges: Sequence[tuple[int, int]]) -> Decision:
+    """The decision to cut ``ranges`` (ascending; they may touch or overlap) out of a document."""
     joined: list[tuple[int, int]] = []
     for start, stop in ranges:
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
         else:
             joined.append((start, stop))
-    left = 0
-    for start, stop in joined:
-        if text[left:start].strip():
-            return Decision(number, None, tuple(joined))
-        left = stop
-    if text[left:].strip():
-        return Decision(number, None, tuple(joined))
-    return Decision(number, reason)
+    return Decision(number, None, tuple(joined))

@@ -26,7 +26,7 @@ from pyjpllm.corpus.stage import Decision
 _BITS = 32  # of a place: a character of a document
 
 
-@dataclass(frozen=True)
+@dataclass
 class RepeatedSubstringsStep:
     """Cuts every passage of ``length`` characters or more that stands earlier in the corpus (and does not overlap with
     its earlier copy), but for less than ``slack`` characters at each of its ends. Every character that is cut is one of
@@ -47,7 +47,7 @@ class RepeatedSubstringsStep:
         return self.length - self.slack + 1
 
     def __call__(self, shards: Sequence[Path], exchange: Exchange, folder: Path, /) -> dict[int, list[Decision]]:
-        """What is cut of this rank's documents (pyjpllm.corpus.stage.GlobalStep); reads the shards twice."""
+        """What is cut of this rank's documents (pyjpllm.corpus.stage.GlobalStep)."""
         places = Places(folder / f"windows-{exchange.rank:05d}", _BITS)
         counts, seen = [], 0
         for shard in range(exchange.rank, len(shards), exchange.size):
@@ -60,7 +60,7 @@ class RepeatedSubstringsStep:
             counts.append(seen - before)
         numbering = Numbering(counts, len(shards), exchange)
         repeated = places.repeated(numbering, exchange, self._judge)
-        return {shard: self._decisions(shards[shard], found) for shard, found in repeated.items()}
+        return {shard: self._decisions(found) for shard, found in repeated.items()}
 
     def _judge(
         self, places: NDArray[np.uint64], starts: NDArray[np.int64], sizes: NDArray[np.int64]
@@ -69,16 +69,9 @@ class RepeatedSubstringsStep:
         judged: NDArray[np.bool_] = places >= np.repeat(places[starts], sizes) + np.uint64(self.window)
         return judged
 
-    def _decisions(self, path: Path, found: NDArray[np.uint64]) -> list[Decision]:
+    def _decisions(self, found: NDArray[np.uint64]) -> list[Decision]:
         """``found`` [n, 2]: (document, first character of the window), ascending."""
         cut: dict[int, list[tuple[int, int]]] = {}
         for document, start in found.tolist():
             cut.setdefault(document, []).append((start, start + self.window))
-        decisions = []
-        number = 0
-        for batch in document_batches(path):
-            for document in batch:
-                if number in cut:
-                    decisions.append(cutting(number, document.text, cut[number], "repeated-substring"))
-                number += 1
-        return decisions
+        return [cutting(document, ranges) for document, ranges in cut.items()]

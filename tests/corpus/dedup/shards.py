@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyjpllm.corpus import Document, DocumentWriter
 from pyjpllm.corpus.exchange import Alone
 from pyjpllm.corpus.stage import Decision, GlobalStep
 
@@ -15,11 +15,12 @@ from pyjpllm.corpus.stage import Decision, GlobalStep
 def write_shards(folder: Path, texts: Sequence[str], shards: int, metas: Sequence[dict[str, Any]] = ()) -> list[Path]:
     """The texts in order, cut into files; the last may be empty."""
     size = -(-len(texts) // shards)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"shard-{number:05d}.jsonl" for number in range(shards)]
     for number, path in enumerate(paths):
-        with DocumentWriter(path) as writer:
-            for index in range(number * size, min((number + 1) * size, len(texts))):
-                writer.add(Document(texts[index], metas[index] if metas else {}))
+        own = range(number * size, min((number + 1) * size, len(texts)))
+        records = [{"text": texts[index], "meta": metas[index] if metas else {}} for index in own]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return paths
 
 
@@ -36,14 +37,14 @@ def by_number(decisions: dict[int, list[Decision]], texts: int, shards: int) -> 
 
 
 def apply(text: str, decision: Decision | None) -> str | None:
-    """The text that is left; None when the document is dropped."""
+    """The text that is left; None when the document is dropped, or only white space is left of it."""
     if decision is None:
         return text
     if decision.reason is not None:
         return None
     for start, stop in reversed(decision.cuts):
         text = text[:start] + text[stop:]
-    return text
+    return text if text.strip() else None
 
 
 def merged(ranks: Sequence[dict[int, list[Decision]]]) -> dict[int, list[Decision]]:

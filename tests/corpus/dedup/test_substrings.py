@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def cut_characters(step: RepeatedSubstringsStep, texts: list[str], shards: int =
 def characters(decision: Decision | None, text: str) -> set[int]:
     if decision is None:
         return set()
-    if decision.reason is not None:
-        assert decision.reason == "repeated-substring"
-        return set(range(len(text)))
+    assert decision.reason is None
+    assert all(stop < start for (_, stop), (start, _) in itertools.pairwise(decision.cuts))
+    assert decision.cuts[-1][1] <= len(text)
     return {place for start, stop in decision.cuts for place in range(start, stop)}
 
 
@@ -49,9 +50,7 @@ def test_against_a_search(texts: list[str], length: int, data: st.DataObject) ->
                 inside |= set(range(start + slack - 1, start + length - slack + 1))
             if start + step.window <= len(text) and earlier(texts, number, start, step.window):
                 allowed |= set(range(start, start + step.window))
-        if cut[number] != set(range(len(text))):  # dropped whole when nothing but space is left
-            assert cut[number] <= allowed
-        assert inside <= cut[number]
+        assert inside <= cut[number] <= allowed
 
 
 def test_planted_passages() -> None:

@@ -1,0 +1,126 @@
+"""The `[[stage]]` tables of the global steps that deduplicate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pyjpllm.config.schema import NonNegative, Positive
+from pyjpllm.corpus.dedup.documents import CopiesStep, Keep, NearCopiesStep
+from pyjpllm.corpus.dedup.lines import RepeatedUnitsStep, Unit
+from pyjpllm.corpus.dedup.lsh import solve_banding
+from pyjpllm.corpus.dedup.minhash import MinHasher
+from pyjpllm.corpus.dedup.substrings import RepeatedSubstringsStep
+from pyjpllm.corpus.folding import Folding
+from pyjpllm.corpus.stage import GlobalStep
+from pyjpllm.corpus.stage_config import GlobalStepConfig
+
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _DocumentsConfig(GlobalStepConfig):
+    folding: Folding = "width"
+    """What does not count when texts are compared. `none`: every character counts; `width`: NFKC (full and half width),
+    case, and how much white space; `letters`: that, and all but letters and digits."""
+    keep: Keep = "longest"
+    """Which of several stays: the `longest` or the `earliest`; of equals the earliest."""
+    measure: str | None = None
+    """A number in the documents' meta: the one with the greatest stays, and `keep` is not asked."""
+    against: list[str] = Field(default=[])
+    """Signature files of other corpora, or folders of them: documents that are found there are dropped."""
+    save: str | None = None
+    """A folder for the signature files of what stays, for a later `against`."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> _DocumentsConfig:
+        if self.measure is not None and "keep" in self.model_fields_set:
+            raise ValueError("measure and keep are two rules for the same thing: leave one out")
+        return self
+
+
+class CopiesConfig(_DocumentsConfig):
+    """Drops documents that equal another one (`copy`; `copy-elsewhere`: one of `against`)."""
+
+    kind: Literal["dedup-exact"]
+
+    def build(self) -> GlobalStep:
+        """The step."""
+        name = self.name or self.kind
+        return CopiesStep(name, self.folding, self.keep, self.measure, tuple(self.against), self.save)
+
+
+class NearCopiesConfig(_DocumentsConfig):
+    """Drops documents that are similar to another one by MinHash-LSH (`near-copy`; `near-copy-elsewhere`)."""
+
+    kind: Literal["dedup-minhash"]
+    n: Positive = 5
+    """Characters of a gram."""
+    bands: Positive = 14
+    """Bands of a signature: a pair that agrees in any is one."""
+    rows: Positive = 8
+    """Values of a band. A pair of Jaccard similarity s is found with probability 1 - (1 - s^rows)^bands."""
+    found: Point | None = None
+    """[similarity, probability]: instead of `bands` and `rows`, the fewest that find pairs so similar so often ..."""
+    spared: Point | None = None
+    """[similarity, probability]: ... and pairs so similar at most so often."""
+    seed: NonNegative = 0
+    """Of the hash functions."""
+
+    @model_validator(mode="after")
+    def _one_curve(self) -> NearCopiesConfig:
+        if (self.found is None) != (self.spared is None):
+            raise ValueError("found and spared describe one curve: give both or none")
+        if self.found is not None and {"bands", "rows"} & self.model_fields_set:
+            raise ValueError("bands and rows follow from found and spared: leave them out")
+        return self
+
+    def build(self) -> GlobalStep:
+        """The step. Raises UserError when no banding has the curve."""
+        name = self.name or self.kind
+        bands, rows = self.bands, self.rows
+        if self.found is not None and self.spared is not None:
+            bands, rows = solve_banding((self.found[0], self.found[1]), (self.spared[0], self.spared[1]))
+        hasher = MinHasher(self.n, bands, rows, self.seed)
+        return NearCopiesStep(name, self.folding, self.keep, self.measure, tuple(self.against), self.save, hasher)
+
+
+class RepeatedUnitsConfig(GlobalStepConfig):
+    """Cuts lines or paragraphs that stand earlier in the corpus."""
+
+    kind: Literal["dedup-units"]
+    unit: Unit = "paragraph"
+    """`line`, or `paragraph`: lines up to a blank one."""
+    folding: Folding = "width"
+    """As for documents."""
+    min_characters: NonNegative = 20
+    """Shorter ones, counted once folded, stay."""
+    min_copies: Annotated[int, Field(ge=2)] = 2
+    """Cut what stands in at least so many places ..."""
+    keep: NonNegative = 1
+    """... but for the first ones, so many; 0 cuts all."""
+
+    def build(self) -> GlobalStep:
+        """The step."""
+        name = self.name or self.kind
+        return RepeatedUnitsStep(name, self.unit, self.folding, self.min_characters, self.min_copies, self.keep)
+
+
+class RepeatedSubstringsConfig(GlobalStepConfig):
+    """Cuts passages that stand earlier in the corpus, wherever they begin and end."""
+
+    kind: Literal["dedup-substrings"]
+    length: Annotated[int, Field(ge=2)] = 100
+    """Every passage of so many characters that stands earlier is found."""
+    slack: Positive = 16
+    """Fewer than this of its characters may stay at each end; at most half of `length`. Smaller takes more disk."""
+
+    @model_validator(mode="after")
+    def _windows_touch(self) -> RepeatedSubstringsConfig:
+        if self.slack > self.length // 2:
+            raise ValueError(f"slack = {self.slack}: at most half of length ({self.length // 2})")
+        return self
+
+    def build(self) -> GlobalStep:
+        """The step."""
+        return RepeatedSubstringsStep(self.name or self.kind, self.length, self.slack)

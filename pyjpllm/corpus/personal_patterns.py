@@ -1,0 +1,165 @@
+"""What personal data looks like in Japanese text: patterns, check digits, and what only looks like it.
+
+Patterns run over ``plain(text)``, in which full-width forms are half-width: character for character, so that a place in
+one is the place in the other.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_HYPHENS = "‐‑‒–—―−－ｰ﹣⁃"
+_PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord(h): "-" for h in _HYPHENS} | {0x3000: " "}
+_PLAIN |= {0xFF61: "。"}
+
+
+def plain(text: str) -> str:
+    """``text`` with full-width ASCII and all kinds of hyphens as ASCII; as long as it was."""
+    return text.translate(_PLAIN)
+
+
+def luhn(digits: str) -> bool:
+    """Whether the last digit is the check digit of ISO/IEC 7812-1, annex B."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + place % 2)
+        total += value - 9 * (value > 9)
+    return total % 10 == 0
+
+
+def my_number_check(digits: str) -> bool:
+    """Whether the last of 12 digits is the check digit of an individual number.
+
+    Ordinance No. 85 of the Ministry of Internal Affairs and Communications (2014), article 5: 11 - (sum of P_n Q_n mod
+    11), or 0 where the remainder is 0 or 1; P_n the n-th digit from the right without the check digit, Q_n = n + 1 for
+    n up to 6, and n - 5 from 7 on.
+    """
+    total = sum(int(digit) * (n + 1 if n <= 6 else n - 5) for n, digit in enumerate(reversed(digits[:-1]), 1))
+    remainder = total % 11
+    return int(digits[-1]) == (0 if remainder <= 1 else 11 - remainder)
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+def _is_card(found: re.Match[str]) -> bool:
+    """A length and first digits that an issuer uses (ISO/IEC 7812 ranges as the schemes publish them), and Luhn's."""
+    digits = _digits(found[0])
+    first4 = int(digits[:4])
+    size = len(digits)
+    known = (
+        (digits[0] == "4" and size in (13, 16, 19))  # Visa
+        or (size == 16 and (51 <= first4 // 100 <= 55 or 2221 <= first4 <= 2720))  # Mastercard
+        or (size == 15 and first4 // 100 in (34, 37))  # American Express
+        or (size == 16 and 3528 <= first4 <= 3589)  # JCB
+        or (size == 14 and (300 <= first4 // 10 <= 305 or first4 // 100 in (36, 38, 39)))  # Diners Club
+        or (size == 16 and (first4 == 6011 or first4 // 100 == 65 or 644 <= first4 // 10 <= 649))  # Discover
+    )
+    return known and luhn(digits)
+
+
+_MINUTE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])[0-5]\d")
+
+
+def _is_my_number(found: re.Match[str]) -> bool:
+    """The check digit fits, and it is no time written as year to minute."""
+    digits = _digits(found[0])
+    return my_number_check(digits) and not (found[0] == digits and _MINUTE.fullmatch(digits))
+
+
+_VERSION = re.compile(r"(?:(?<![A-Za-z])(?:v|ver|version|rel|release|rev)\.?|バージョン|版数|リリース|第)[ :=]*$", re.I)
+
+
+def _is_ipv4(found: re.Match[str]) -> bool:
+    """An address that the internet routes, and not behind what makes it a version."""
+    before = found.string[max(0, found.start() - 16) : found.start()]
+    if _VERSION.search(before) or re.search(r"\w[/_-]$", before):
+        return False
+    try:
+        return ipaddress.IPv4Address(found[0]).is_global
+    except ValueError:  # above 255, or a zero in front
+        return False
+
+
+def _is_ipv6(found: re.Match[str]) -> bool:
+    """A global unicast address (2000::/3, RFC 4291): C++ names and times are none."""
+    try:
+        return int(ipaddress.IPv6Address(found[0])) >> 125 == 1
+    except ValueError:
+        return False
+
+
+def _is_phone(found: re.Match[str]) -> bool:
+    """As many digits as the numbering plan has: 11 behind 050, 060, 070, 080, 090 and 0800, else 10."""
+    digits = _digits(found[0])
+    if found[0].startswith("+"):
+        digits = "0" + digits[2:].removeprefix("0")
+    return len(digits) == (11 if re.match(r"0[5-9]0|0800", digits) else 10)
+
+
+def _always(found: re.Match[str]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of personal data: candidates, and which of them are it."""
+
+    name: str
+    pattern: re.Pattern[str]
+    holds: Callable[[re.Match[str]], bool] = _always
+
+
+# No digit before or behind, nor a digit behind one separator: parts of longer numbers are left alone.
+_FREE_BEFORE = r"(?<![\d])(?<!\d[-.,/])"
+_FREE_BEHIND = r"(?!\d)(?![-.,/]\d)"
+_SEPARATOR = r"(?:-|ー| - | )"
+_NUMERAL = r"[\d〇一二三四五六七八九十]"
+_PREFECTURES = (
+    "北海道|東京都|京都府|大阪府|(?:青森|岩手|宮城|秋田|山形|福島|茨城|栃木|群馬|埼玉|千葉|神奈川|新潟|富山|石川|福井|山梨|長野|"
+    "岐阜|静岡|愛知|三重|滋賀|兵庫|奈良|和歌山|鳥取|島根|岡山|広島|山口|徳島|香川|愛媛|高知|福岡|佐賀|長崎|熊本|大分|宮崎|"
+    "鹿児島|沖縄)県"
+)
+_TOWN = r"(?:[\u4e00-\u9fff々ァ-ヺー]|[のがつけ](?=[\u4e00-\u9fff]))"
+
+_EMAIL = r"(?<![\w.%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"
+_CARD = r"(?:\d{13,19}|\d{4}([- ])\d{4}\1\d{4}\1\d{1,4}|\d{4}([- ])\d{6}\2\d{4,5})"
+_MY_NUMBER = r"(?:\d{12}|\d{4}([- ])\d{4}\1\d{4})"
+_IPV4 = r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d)(?!\.\d)"
+_IPV6 = r"(?<![\w:])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,34}(?![\w:])"
+_SAYS_PHONE = "|".join(f"(?<={word}{mark})" for word in ("電話", "TEL", "Tel", "FAX", "Fax") for mark in ("", "[: .]"))
+_PHONES = (
+    rf"0[1-9]\d{{0,3}}{_SEPARATOR}\d{{1,4}}{_SEPARATOR}\d{{3,4}}",
+    rf"\(0[1-9]\d{{0,3}}\) ?\d{{1,4}}{_SEPARATOR}\d{{4}}",
+    r"0[1-9]\d{0,3} ?\(\d{1,4}\) ?\d{4}",
+    r"0[5-9]0\d{8}",  # without anything between: mobile and the like, the others only where it says what they are
+    rf"(?:{_SAYS_PHONE})0[1-9]\d{{8}}",
+    r"\+81[- ]?(?:\(0\))?\d{1,4}[- ]?\d{1,4}[- ]?\d{4}",
+)
+_POSTAL_CODES = (
+    r"(?:〒|郵便番号 ?:?) ?\d{3}-?\d{4}(?![-\d])",
+    rf"{_FREE_BEFORE}\d{{3}}-\d{{4}}(?= ?(?:{_PREFECTURES}))",
+)
+_CITY = rf"(?:{_PREFECTURES})(?:{_TOWN}{{1,10}}?[市区町村郡]){{1,3}}"
+_ADDRESS = (  # after a name with hiragana, which might be a sentence, only what is hardly anything but an address
+    rf"{_CITY}(?:{_TOWN}|[ぁ-ん]){{0,12}}?"
+    rf"(?:{_NUMERAL}{{1,4}}丁目(?: ?{_NUMERAL}{{1,4}}(?:番地?|-)(?:の?{_NUMERAL}{{1,4}}号?)?)?"
+    rf"|{_NUMERAL}{{1,4}}番地(?:の?{_NUMERAL}{{1,4}}号?)?|\d{{1,4}}-\d{{1,4}}-\d{{1,4}})(?![\d-])",
+    rf"{_CITY}{_TOWN}{{0,12}}?(?:{_NUMERAL}{{1,4}}番(?:{_NUMERAL}{{1,4}}号)?|\d{{1,4}}-\d{{1,4}})(?![\d-])",
+)
+
+# In this order: what an earlier kind has found is not looked at again.
+KINDS = (
+    Kind("email", re.compile(_EMAIL, re.ASCII)),
+    Kind("card", re.compile(_FREE_BEFORE + _CARD + _FREE_BEHIND, re.ASCII), _is_card),
+    Kind("my_number", re.compile(_FREE_BEFORE + _MY_NUMBER + _FREE_BEHIND, re.ASCII), _is_my_number),
+    Kind("ipv4", re.compile(_IPV4, re.ASCII), _is_ipv4),
+    Kind("ipv6", re.compile(_IPV6, re.ASCII), _is_ipv6),
+    Kind("phone", re.compile(f"{_FREE_BEFORE}(?:{'|'.join(_PHONES)}){_FREE_BEHIND}", re.ASCII), _is_phone),
+    Kind("postal_code", re.compile("|".join(_POSTAL_CODES), re.ASCII)),
+    Kind("address", re.compile("|".join(_ADDRESS))),
+)
