@@ -1,6 +1,6 @@
 """MinHash beside rensa and datasketch, in one run: documents a second of CPU time on one pinned core.
 
-    python benchmarks/corpus_dedup.py [TEXT...] [--functions 800] [--n 5] [--documents 400] [--repeat 5]
+    python -m benchmarks.corpus_dedup [TEXT...] [--functions 800] [--n 5] [--documents 400] [--repeat 5]
 
 Without TEXT (anything `read_documents` takes) the documents are drawn. Install the peers with `pip install rensa
 datasketch`; one that is missing is named and left out. Each library gets the texts as Python strings and ends with one

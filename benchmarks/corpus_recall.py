@@ -1,7 +1,7 @@
 """Recall and precision of deduplication on planted copies, and its memory on many short documents.
 
-    python benchmarks/corpus_recall.py curve [--pairs 20000] [--characters 400] [--bands 14 --rows 8] [--n 5]
-    [mpirun -n N] python -m benchmarks.corpus_recall memory [--documents 1000000] [--characters 60] [--bands 14 --rows 8]
+    python -m benchmarks.corpus_recall curve [--pairs 20000] [--characters 400] [--bands 14 --rows 8] [--n 5]
+    [mpirun -n N] python -m benchmarks.corpus_recall memory [--documents 1000000] [--characters 60]
 
 `curve` plants pairs of every similarity, runs the whole step over shards on disk, and sets what it drops beside the LSH
 formula, by similarity. `memory` writes short documents, of which one in ten is a near copy, into shards (the ranks
