@@ -83,7 +83,7 @@ def memory(documents: int, characters: int, hasher: MinHasher, ranks: Exchange) 
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     own = shards_of_rank * size
     dropped = sum(map(len, decisions.values()))
-    formula = (24 * own + 64 * min(own, ROUND_RECORDS) + 48 * 2 * dropped + 200 * dropped) / MIB
+    formula = (24 * own + 96 * min(own, ROUND_RECORDS) + 48 * 2 * dropped + 200 * dropped) / MIB
     for line in ranks.all_gather(
         f"rank {ranks.rank}: {own} documents, {dropped} dropped, {seconds:.0f} s ({cpu:.0f} s of CPU time); "
         f"{before:.0f} MiB before, {after:.0f} MiB at most; formula {formula:.0f} MiB more"

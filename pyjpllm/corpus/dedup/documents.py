@@ -106,7 +106,7 @@ class _Copies:
     def _measure(self, document: Document, path: Path) -> float:
         assert self.measure is not None
         value = document.meta.get(self.measure)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(
                 f"{path}: a document has no number {self.measure!r} in its meta, which {self.name} keeps by"
             )

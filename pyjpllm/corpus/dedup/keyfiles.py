@@ -12,7 +12,7 @@ from pyjpllm.corpus.exchange import Exchange
 
 # Rows that wait in memory before they are written: 8 bytes a column each.
 _WAITING = 1 << 16
-# Records of a round on a rank. Some 64 bytes each while they are sent, sorted and grouped: 1 GiB.
+# Records of a round on a rank. At most 96 bytes each while they are sent and sorted: 1.5 GiB.
 ROUND_RECORDS = 1 << 24
 
 
@@ -77,6 +77,20 @@ def groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int6
         return np.empty(0, np.int64), np.empty(0, np.int64)
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     return starts, np.diff(np.append(starts, len(keys)))
+
+
+def shared(records: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Those of ``records`` [n, columns] whose first column another one has too, by the first column.
+
+    Most records are alone: they are gone before anything else is made of them.
+    """
+    order = np.argsort(records[:, 0])
+    keys = records[order, 0]
+    with_next = keys[1:] == keys[:-1]
+    kept = np.zeros(len(keys), bool)
+    kept[1:] |= with_next
+    kept[:-1] |= with_next
+    return records[order[kept]]
 
 
 def batches(rows: int, size: int) -> Iterator[slice]:

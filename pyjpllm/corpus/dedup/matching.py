@@ -1,6 +1,6 @@
 """From keys to decisions: documents that share a key are connected, and of each component the best one is kept.
 
-Memory of a rank of n documents, R = min(n, 2^24): 24 n bytes (number, score, what waits to be written), 64 R for the
+Memory of a rank of n documents, R = min(n, 2^24): 24 n bytes (number, score, what waits to be written), 96 R for the
 records of a round, 48 T for its T documents that are connected to any other. The keys are on disk, 8 bytes a band and
 document.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyjpllm.corpus.dedup.components import Pairs, components, stars
-from pyjpllm.corpus.dedup.keyfiles import ROUND_RECORDS, KeyFiles, groups, rounds, select
+from pyjpllm.corpus.dedup.keyfiles import ROUND_RECORDS, KeyFiles, groups, rounds, select, shared
 from pyjpllm.corpus.dedup.routing import ELSEWHERE, Numbering, owners_by_hash, pack, route
 from pyjpllm.corpus.exchange import Exchange
 
@@ -74,8 +74,7 @@ def _meet(
         sent.append(pack(mine, np.full(len(mine), ELSEWHERE)))
     outgoing = np.concatenate(sent)
     records = route(outgoing, owners_by_hash(outgoing[:, 0], exchange), exchange)
-    order = np.argsort(records[:, 0])
-    ordered = records[order]
+    ordered = shared(records)
     starts, sizes = groups(ordered[:, 0])
     if len(starts) == 0:
         return ordered

@@ -1,7 +1,7 @@
 """Places in documents (lines, windows) with the same key, found over all ranks.
 
 A place is one 64-bit number: the document's in the upper bits, where it is within the document in the lower. Memory of
-a rank: 64 bytes for each of about 2^24 places of a round (those of one key come to one rank at once, however many), and
+a rank: 96 bytes for each of about 2^24 places of a round (those of one key come to one rank at once, however many), and
 8 for each place that is repeated; all places are on disk, 16 bytes each.
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyjpllm.corpus.dedup.keyfiles import ROUND_RECORDS, KeyFiles, groups, rounds, select
+from pyjpllm.corpus.dedup.keyfiles import ROUND_RECORDS, KeyFiles, groups, rounds, select, shared
 from pyjpllm.corpus.dedup.routing import Numbering, owners_by_hash, pack, route
 from pyjpllm.corpus.exchange import Exchange
 
 Judge = Callable[[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-"""(places sorted within runs of one key, starts, sizes of the runs) -> which places are repeated."""
+"""(places sorted within runs of one key, starts, sizes of the runs: at least 2) -> which places are repeated."""
 
 
 class Places:
@@ -53,6 +53,7 @@ class Places:
             local = places[rows]
             sent = pack(keys[rows], (numbers[(local >> bits).astype(np.int64)] << bits) | (local & low))
             records = route(sent, owners_by_hash(sent[:, 0], exchange), exchange)
+            records = shared(records)
             records = records[np.lexsort((records[:, 1], records[:, 0]))]
             starts, sizes = groups(records[:, 0])
             bad = records[judge(records[:, 1], starts, sizes), 1]
