@@ -100,7 +100,7 @@ def _type(field: FieldInfo) -> str:
         return ", ".join(f"`{format_value(choice)}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is list:
         inner = plain(typing.get_args(annotation)[0])
-        return "list of texts" if inner is str else "list of tables"
+        return {str: "list of texts", float: "list of numbers"}.get(inner, "list of tables")
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "table"
     kind = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}[annotation]
