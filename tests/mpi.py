@@ -155,7 +155,7 @@ class Ranks:
 
 
 # Ranks that wait for the next test, those used last at the end; about so many processes at a time.
-_waiting: dict[tuple[int, str], Ranks] = {}
+_waiting: dict[int, Ranks] = {}
 _MOST_WAITING = 22
 
 
@@ -165,13 +165,13 @@ def end_waiting_ranks() -> None:
         _waiting.popitem()[1].end()
 
 
-def _ranks(nranks: int, backend: str) -> Ranks:
-    """Ranks that have waited, or new ones; they are the caller's until it puts them back."""
-    found = _waiting.pop((nranks, backend), None)
+def _ranks(nranks: int) -> Ranks:
+    """Ranks over mpi4py that have waited, or new ones; they are the caller's until it puts them back."""
+    found = _waiting.pop(nranks, None)
     if found is None:
         while _waiting and sum(ranks.nranks for ranks in _waiting.values()) + nranks > _MOST_WAITING:
             _waiting.pop(next(iter(_waiting))).end()
-        found = Ranks(nranks, backend)
+        found = Ranks(nranks, "mpi4py")
     return found
 
 
@@ -190,12 +190,12 @@ def run_ranks(
     ``fn`` is imported on the ranks by module and name, so it stands at the top of a module. Arguments and results
     are pickled. Returns the results in rank order; a rank that fails raises AssertionError with its traceback.
     One rank runs without mpirun. Ranks stay for the next call, unless it is ``fresh``, for a function that changes what
-    is global, or has an environment of its own.
+    is global, has an environment of its own, or is over gloo, whose groups keep their threads.
     """
     if "<locals>" in fn.__qualname__ or fn.__name__ == "<lambda>":
         raise ValueError(f"{fn.__qualname__}: ranks import the function by name, so it must be at the top of a module")
-    alone = fresh or env is not None
-    ranks = Ranks(nranks, backend, env) if alone else _ranks(nranks, backend)
+    alone = fresh or env is not None or backend != "mpi4py"
+    ranks = Ranks(nranks, backend, env) if alone else _ranks(nranks)
     with tempfile.TemporaryDirectory(prefix="pyjpllm-task-") as folder:
         task = Path(folder) / "task.pkl"
         task.write_bytes(pickle.dumps((fn.__module__, fn.__qualname__, args, kwargs)))
@@ -213,5 +213,5 @@ def run_ranks(
     if alone:
         ranks.end()
     else:
-        _waiting[nranks, backend] = ranks
+        _waiting[nranks] = ranks
     return results
