@@ -1,16 +1,17 @@
 """Without a core for communication: those who submit and wait call MPI themselves, one at a time.
 
-A thread that shares its core with compute hides nothing and takes time from it (measured: docs/performance.md). So an
-operation is posted by the call that submits it, goes on whenever somebody submits, asks or waits, and a rank that waits
-has its core for it. One thread looks in now and then, so that what nobody waits for goes on as well.
+What shares its core with compute hides nothing and takes time from it, the caches' too (measured: docs/performance.md).
+So a message is posted by the call that submits it, a collective when somebody first waits or asks, and a rank that
+waits has its core for it. One thread looks in now and then, so that what nobody waits for goes on as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +22,10 @@ from pyjpllm.distributed.engine import Engine, Operation, pause, single_torch_th
 if TYPE_CHECKING:
     from pyjpllm.distributed.work import MPIWork
 
-# How long nobody may look before the thread does.
+# How long nobody may look before the thread does: while there is a message, for which another rank may stand idle, and
+# while there are only collectives.
 _BEAT_S = 10e-3
+_LONG_BEAT_S = 100e-3
 # A rank that waits polls without a nap for this long; it yields its core to others that compute on it.
 _SPIN_S = 2e-3
 
@@ -32,32 +35,31 @@ class Callers(Engine):
 
     def __init__(self, testall: Callable[..., bool], on_done: Callable[[Operation], None]) -> None:
         super().__init__(testall, on_done)
-        self._lock = threading.RLock()  # MPI_THREAD_SERIALIZED: one thread in MPI at a time
-        self._looked = 0.0
+        self._in_mpi = _InMPI()
+        self._put_off: deque[Operation] = deque()
         self._watched: set[MPIWork] = set()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._beat, name="pyjpllm-mpi", daemon=True)
         self._thread.start()
 
-    @contextmanager
-    def _in_mpi(self) -> Iterator[None]:
-        with self._lock, torch.no_grad():
-            self._looked = time.perf_counter()
-            yield
-
     def _begin(self, operation: Operation) -> None:
-        with self._in_mpi():
-            self._admit(operation)
-            self._poll()
+        self._put_off.append(operation)
+        if operation.lane is None:
+            self.look()
         if self.pending and not self._wake.is_set():
             self._wake.set()
+
+    def _poll(self) -> bool:
+        while self._put_off:
+            self._admit(self._put_off.popleft())
+        return super()._poll()
 
     def wait(self, work: MPIWork, seconds: float | None) -> bool:
         end = None if seconds is None else time.monotonic() + seconds
         since = time.perf_counter()
         while not work.is_finished:
-            with self._in_mpi():
+            with self._in_mpi:
                 progressed = self._poll()
             now = time.perf_counter()
             if progressed:
@@ -69,7 +71,7 @@ class Callers(Engine):
         return True
 
     def look(self) -> None:
-        with self._in_mpi():
+        with self._in_mpi:
             self._poll()
 
     def watch(self, work: MPIWork) -> None:
@@ -77,7 +79,7 @@ class Callers(Engine):
         self._wake.set()
 
     def cancel(self, work: MPIWork) -> None:
-        with self._in_mpi():
+        with self._in_mpi:
             self._cancel(work)
 
     def stop(self) -> None:
@@ -103,16 +105,47 @@ class Callers(Engine):
                 if work.is_finished:
                     self._watched.discard(work)
             if self._watched:
-                with self._in_mpi():
+                with self._in_mpi:
                     progressed = self._poll()
                 now = time.perf_counter()
                 since = now if progressed else since
                 pause(now - since, 0.0)
                 continue
-            with self._lock:
+            with self._in_mpi:
                 if not self.pending:
                     self._wake.clear()
                     continue
-            time.sleep(_BEAT_S)
-            if time.perf_counter() - self._looked > _BEAT_S:
+            beat = self._period()
+            time.sleep(beat)
+            if time.perf_counter() - self._in_mpi.entered >= beat:
                 self.look()
+
+    def _period(self) -> float:
+        with contextlib.suppress(RuntimeError):  # the dictionary changed size meanwhile
+            return _BEAT_S if any(op.lane is None for op in self.pending.values()) else _LONG_BEAT_S
+        return _BEAT_S
+
+
+class _InMPI:
+    """The right to call MPI, of one thread at a time (MPI_THREAD_SERIALIZED), and no autograd meanwhile.
+
+    It is taken for every poll, so it is no generator.
+    """
+
+    __slots__ = ("_lock", "_modes", "entered")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._modes: list[bool] = []
+        self.entered = 0.0
+        """When somebody did last, by `time.perf_counter`."""
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self.entered = time.perf_counter()
+        self._modes.append(torch.is_grad_enabled())
+        torch.set_grad_enabled(False)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_grad_enabled(self._modes.pop())
+        self._lock.release()
