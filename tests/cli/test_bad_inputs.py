@@ -76,7 +76,7 @@ def test_a_file_that_is_no_text(project: Path, capsys: pytest.CaptureFixture[str
 
 WORDS = {
     "command": (["trian", "x"], "did you mean 'jpllm train'"),
-    "command unlike any": (["zzzzz"], "there are tokenizer, train"),
+    "command unlike any": (["zzzzz"], "there are corpus, tokenizer, train"),
     "option": (["train", "run.toml", "--rn", "x"], "did you mean --run"),
     "option unlike any": (["train", "--zzzzzz"], "there are --run"),
     "option without value": (["train", "run.toml", "--run"], "'--run' requires an argument"),
