@@ -39,6 +39,7 @@ class Callers(Engine):
         self._put_off: deque[Operation] = deque()
         self._watched: set[MPIWork] = set()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._beat, name="pyjpllm-mpi", daemon=True)
         self._thread.start()
@@ -76,6 +77,7 @@ class Callers(Engine):
 
     def watch(self, work: MPIWork) -> None:
         self._watched.add(work)
+        self._hurry.set()
         self._wake.set()
 
     def cancel(self, work: MPIWork) -> None:
@@ -88,6 +90,7 @@ class Callers(Engine):
             self.look()
             pause(time.perf_counter() - since, 0.0)
         self._stopping = True
+        self._hurry.set()
         self._wake.set()
         self._thread.join()
 
@@ -101,6 +104,7 @@ class Callers(Engine):
             self._wake.wait()
             if self._stopping:
                 return
+            self._hurry.clear()
             for work in list(self._watched):
                 if work.is_finished:
                     self._watched.discard(work)
@@ -116,8 +120,7 @@ class Callers(Engine):
                     self._wake.clear()
                     continue
             beat = self._period()
-            time.sleep(beat)
-            if time.perf_counter() - self._in_mpi.entered >= beat:
+            if not self._hurry.wait(beat) and time.perf_counter() - self._in_mpi.entered >= beat:
                 self.look()
 
     def _period(self) -> float:
