@@ -95,13 +95,15 @@ def test_the_wheel_for_this_machine(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "wheel")
-    (module,) = (name for name in names if name.endswith(".so"))
-    assert {"pyjpllm/py.typed", "pyjpllm/_native.pyi"} <= set(names)
-    symbols = subprocess.run(["objdump", "-T", tmp_path / "wheel" / module], capture_output=True, text=True, check=True)
-    versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", symbols.stdout)}
-    assert max(versions) <= (2, 28)
-    assert "GLIBCXX" not in symbols.stdout
-    script = "from pyjpllm import _native as n; print(n.__file__, *n.build_info()['isas_built'])"
+    modules = [tmp_path / "wheel" / name for name in names if name.endswith(".so")]
+    assert sorted(module.name.partition(".")[0] for module in modules) == ["_native", "_text"]
+    assert {"pyjpllm/py.typed", "pyjpllm/_native.pyi", "pyjpllm/_text.pyi"} <= set(names)
+    for module in modules:
+        symbols = subprocess.run(["objdump", "-T", module], capture_output=True, text=True, check=True)
+        versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([0-9.]+)", symbols.stdout)}
+        assert max(versions) <= (2, 28)
+        assert "GLIBCXX" not in symbols.stdout
+    script = "from pyjpllm import _native as n, _text; print(n.__file__, *n.build_info()['isas_built'])"
     said = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "wheel", capture_output=True, text=True)
     file, *built = said.stdout.split()
     assert file.startswith(str(tmp_path))
