@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,8 +25,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
 
 
+_folder: list[Path] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ranks_leave_a_folder(request: pytest.FixtureRequest) -> None:
+    """Ranks that wait for a next test do so within a folder: torch names a group by how many its rank has made, and
+    ranks on which a test has made groups of their own can no longer make one together."""
+    if _folder != [request.path.parent]:
+        _folder[:] = [request.path.parent]
+        end_waiting_ranks()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ranks_leave() -> Iterator[None]:
-    """Ranks that wait for a next test end with the last one, before coverage is summed up."""
+    """They end with the last test, before coverage is summed up."""
     yield
     end_waiting_ranks()
