@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 
-from pyjpllm import ops
+from pyjpllm import _native, ops
 from pyjpllm.ops import native
 
 TARGETS = torch.tensor([0, 8, -1, 3, -1, 3])
@@ -101,13 +101,22 @@ def test_16_bit_inputs_round_only_the_gradients(dtype, z_loss):
     for function, inputs in ((loss_and_penalty, made), (formula, wide)):
         loss, penalty = function(*inputs, targets, z_loss)
         results.append((loss, penalty, *torch.autograd.grad((loss + penalty) / 8, inputs)))
-    for ours, exact, type_ in zip(*results, (torch.float32, torch.float32, dtype, dtype), strict=True):
+    # Where the processor multiplies BF16 by pairs, gradients of logits are rounded before they are multiplied.
+    slack = [0.0] * 4
+    if dtype == torch.bfloat16 and _native.isa() == "avx512bf16":
+        hidden, weight = (x.detach() for x in wide)
+        logits = (hidden @ weight.T).requires_grad_()
+        (slope,) = torch.autograd.grad(sum(formula(logits, torch.eye(300).double(), targets, z_loss)) / 8, logits)
+        slack[2] = torch.finfo(dtype).eps / 2 * (slope.abs() @ weight.abs())
+        slack[3] = torch.finfo(dtype).eps / 2 * (slope.abs().T @ hidden.abs())
+    types = (torch.float32, torch.float32, dtype, dtype)
+    for ours, exact, type_, more in zip(*results, types, slack, strict=True):
         assert ours.dtype == type_
         eps = torch.finfo(type_).eps
         rounding = eps / 2 if type_ != torch.float32 else 1e-5
         if type_ != torch.float32:  # as made in forward, dhidden is rounded before the factor and after it
             rounding = eps
-        torch.testing.assert_close(ours.double(), exact, rtol=rounding, atol=2e-6)
+        assert ((ours.double() - exact).abs() <= rounding * exact.abs() + 2e-6 + more).all()
 
 
 @pytest.mark.parametrize("frozen", [(True, False), (False, True), (True, True)])
