@@ -1,8 +1,8 @@
 """Without a core for communication: those who submit and wait call MPI themselves, one at a time.
 
-What shares its core with compute hides nothing and takes time from it, the caches' too (measured: docs/performance.md).
-So a message is posted by the call that submits it, a collective when somebody first waits or asks, and a rank that
-waits has its core for it. One thread looks in now and then, so that what nobody waits for goes on as well.
+What shares its core with compute hides nothing and takes time and cache from it. So a message is posted by the call
+that submits it, a collective when somebody first waits or asks, and a rank that waits has its core for it. One thread
+looks in now and then, so that what nobody waits for goes on as well.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def document_batches(path: Path) -> Iterator[list[Document]]:
 
 
 @dataclass
-class _Copies:
+class _Copies(ABC):
     """What both steps share; ``settings`` names everything that the keys depend on."""
 
     name: str
@@ -59,18 +60,20 @@ class _Copies:
     """Folder for the signature files of what is kept, one a shard."""
 
     @property
+    @abstractmethod
     def columns(self) -> int:
-        raise NotImplementedError
+        """Keys of a document."""
 
     @property
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What two signature files must have in common to be compared."""
 
     reason = "copy"
 
+    @abstractmethod
     def keys(self, texts: Sequence[str]) -> NDArray[np.uint64]:
         """[texts, columns] of folded texts."""
-        raise NotImplementedError
 
     def __call__(self, shards: Sequence[Path], exchange: Exchange, folder: Path, /) -> dict[int, list[Decision]]:
         """The copies among this rank's documents (pyjpllm.corpus.stage.GlobalStep). Raises UserError for a document
