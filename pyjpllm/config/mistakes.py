@@ -113,6 +113,8 @@ def annotation_at(location: Location, root: Any = Config) -> Any:
             if typing.get_origin(here) is not list:
                 return None
             here = plain(typing.get_args(here)[0])
+        elif typing.get_origin(here) is dict:
+            here = plain(typing.get_args(here)[1])
         else:
             field = fields_of(here).get(part)
             if field is None:
@@ -185,7 +187,7 @@ def kind_of(annotation: Any) -> str:
         if fields_of(inner):
             return 'a list of tables such as [{path = "tokens/web"}]'
         return "a list of " + ("texts in quotes" if inner is str else "values")
-    if fields_of(here):
+    if fields_of(here) or typing.get_origin(here) is dict:
         return "a table"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}.get(here, "a value")
 
@@ -221,7 +223,11 @@ def _converted(value: object, want: Any) -> object:
 
 def not_a_choice(location: Location, value: object, root: Any = Config) -> Mistake:
     """A value that is not in a field's list of choices."""
-    choices = [str(a) for a in typing.get_args(annotation_at(location, root))]
+    choice = annotation_at(location, root)
+    if location[-1] == "[key]":  # what pydantic puts behind a key that is wrong itself
+        location = location[:-1]
+        choice = plain(typing.get_args(annotation_at(location[:-1], root))[0])
+    choices = [str(a) for a in typing.get_args(choice)]
     word = str(value).lower()
     match = _OTHER_WORDS.get(word.split(":")[0])
     if match not in choices:

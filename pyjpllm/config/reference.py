@@ -100,7 +100,12 @@ def _type(field: FieldInfo) -> str:
         return ", ".join(f"`{format_value(choice)}`" for choice in typing.get_args(annotation))
     if typing.get_origin(annotation) is list:
         inner = plain(typing.get_args(annotation)[0])
+        if typing.get_origin(inner) is Literal:
+            return "list of " + ", ".join(f"`{format_value(choice)}`" for choice in typing.get_args(inner))
         return {str: "list of texts", float: "list of numbers"}.get(inner, "list of tables")
+    if typing.get_origin(annotation) is dict:
+        inner = plain(typing.get_args(annotation)[1])
+        return "table of lists of texts" if typing.get_origin(inner) is list else "table of tables"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "table"
     kind = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}[annotation]

@@ -27,6 +27,7 @@ from pyjpllm.corpus.dedup.settings import (
 from pyjpllm.corpus.language import LanguageConfig
 from pyjpllm.corpus.normalize import NormalizeConfig
 from pyjpllm.corpus.personal import PersonalConfig
+from pyjpllm.corpus.rules.config import EditConfig, RulesConfig
 from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
 from pyjpllm.errors import nearest
 
@@ -34,6 +35,8 @@ from pyjpllm.errors import nearest
 STAGES: tuple[type[StageConfig] | type[GlobalStepConfig], ...] = (
     LanguageConfig,
     NormalizeConfig,
+    RulesConfig,
+    EditConfig,
     CopiesConfig,
     NearCopiesConfig,
     RepeatedUnitsConfig,
@@ -195,7 +198,7 @@ class _Loader:
     def _where(self, section: str, number: int | None = None, key: str = "") -> str:
         """`file:line` of a key, or of its table where the key is not written."""
         head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\s*\]\]?")
-        line = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=") if key else None
+        line = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]") if key else None
         count, best = -1, 0
         inside = False
         for at, text in enumerate(self._lines, 1):

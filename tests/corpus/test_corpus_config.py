@@ -9,6 +9,8 @@ import pytest
 
 from pyjpllm.cli.app import run
 from pyjpllm.config import ConfigError
+from pyjpllm.corpus import read_documents
+from pyjpllm.corpus.build import build_corpus
 from pyjpllm.corpus.config import load_corpus_config
 from pyjpllm.corpus.reference import reference
 from tests.mpi import ROOT
@@ -71,6 +73,36 @@ def test_mistakes(old: str, new: str, line: str, tmp_path: Path) -> None:
     assert any(line in found for found in lines), lines
 
 
+RULES = """\
+[input]
+paths = ["in"]
+[[stage]]
+kind = "rules"
+preset = "hojichar"
+override.kana = {at_least = 2}
+lists.adult = ["adult"]
+without = ["kuten"]
+[[stage]]
+kind = "edit"
+edits = ["footer"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("at_least", "at_leest", 'stage.override.kana.at_leest = 2: did you mean "at_least"? (allowed: at_least, '),
+        ("{at_least = 2}", "2", "c.toml:6: stage.override.kana = 2: must be a table"),
+        ('["adult"]', '"adult"', 'stage.lists.adult = "adult": must be a list of texts in quotes; did you mean ["ad'),
+        ('["footer"]', '["foter"]', 'stage.edits.0 = "foter": did you mean "footer"?'),
+    ],
+)
+def test_mistakes_in_rules(old: str, new: str, line: str, tmp_path: Path) -> None:
+    lines = load(tmp_path, RULES.replace(old, new, 1))
+    assert len(lines) == 1
+    assert line in lines[0]
+
+
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
     lines = load(tmp_path, '[input]\n[run]\nprocesses = -1\n[[stage]]\nkind = "zzz"\n')
     assert len(lines) == 3
@@ -83,6 +115,20 @@ def test_the_reference_is_current() -> None:
 
 def test_the_example() -> None:
     load_corpus_config(ROOT / "examples" / "corpus.toml")
+
+
+def test_rules_and_edits_in_a_pipeline(tmp_path: Path) -> None:
+    text = "健全な長い文章である。\n今日もよく晴れているようだ。"
+    texts = [f"{text}\n無断転載禁止", "まるのない文章", "仮名無き文書。"]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    path = tmp_path / "c.toml"
+    path.write_text(RULES.replace('"in"', f'"{tmp_path}/in.jsonl"').replace('["kuten"]', '["adult"]'))
+    report = build_corpus(load_corpus_config(path), tmp_path / "run")
+    rules, edit = report["stages"]
+    assert {reason: tally["documents"] for reason, tally in rules["dropped"].items()} == {"kana": 1, "kuten": 1}
+    assert rules["limits"]["kana_in_first_50"] == [2, None]
+    assert (edit["name"], edit["changed"]) == ("edit", 1)
+    assert [document.text for document in read_documents([tmp_path / "run" / "documents"])] == [text]
 
 
 @pytest.fixture
