@@ -119,7 +119,7 @@ def test_the_example() -> None:
 
 def test_rules_and_edits_in_a_pipeline(tmp_path: Path) -> None:
     text = "健全な長い文章である。\n今日もよく晴れているようだ。"
-    texts = [f"{text}\n無断転載禁止", "まるのない文章", "仮名無き文書。"]
+    texts = [f"{text}\nお問い合わせ", "まるのない文章", "仮名無き文書。"]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     path = tmp_path / "c.toml"
     path.write_text(RULES.replace('"in"', f'"{tmp_path}/in.jsonl"').replace('["kuten"]', '["adult"]'))
