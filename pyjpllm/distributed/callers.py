@@ -118,6 +118,8 @@ class Callers(Engine):
             with self._in_mpi:
                 if not self.pending:
                     self._wake.clear()
+                    if self.pending or self._watched or self._stopping:  # they came between the look and the clearing
+                        self._wake.set()
                     continue
             beat = self._period()
             if not self._hurry.wait(beat) and time.perf_counter() - self._in_mpi.entered >= beat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from pyjpllm.distributed import runtime
 from pyjpllm.distributed.callers import Callers
 from pyjpllm.distributed.comm_thread import CommThread
 from pyjpllm.distributed.cores import VARIABLE, WORDS, Cores, divide
+from pyjpllm.distributed.engine import Lane, Operation
+from pyjpllm.distributed.work import MPIWork
 from pyjpllm.errors import UserError
 from tests.mpi import run_ranks
 
@@ -138,3 +141,58 @@ def test_callers() -> None:
 def test_a_thread_with_a_core_of_its_own() -> None:
     found = run_ranks(engines, 2, env=WITH_A_THREAD)
     assert found == [(CommThread, set(range(LAST)), {LAST})] * 2
+
+
+class _LastLook(threading.Event):
+    """An event that, as it is cleared, lets ``meanwhile`` happen first: what another thread may do just then."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self.meanwhile, self.cleared = meanwhile, threading.Event()
+
+    def clear(self) -> None:
+        self.meanwhile()
+        super().clear()
+        self.cleared.set()
+
+
+def test_the_beat_that_goes_to_sleep_misses_no_stop() -> None:
+    """An end that falls between the beat's last look at what is under way and its sleep is seen (a rank once hung at
+    its exit here)."""
+    engine = Callers(lambda *_: True, lambda _: None)
+
+    def stop() -> None:
+        engine._stopping = True
+        engine._hurry.set()
+        event.set()
+
+    event = _LastLook(stop)
+    before, engine._wake = engine._wake, event
+    event.set()
+    before.set()  # the thread waits for the old one
+    assert event.cleared.wait(60)
+    engine._thread.join(60)
+    assert not engine._thread.is_alive()
+
+
+def test_the_beat_that_goes_to_sleep_misses_no_operation() -> None:
+    """So is an operation that begins just then, of which somebody has a Future: nobody else would carry it out."""
+    engine = Callers(lambda *_: True, lambda _: None)
+    works = []
+
+    def submit() -> None:
+        if works:
+            return
+        work = MPIWork([], engine, "a sum")
+        works.append(work)
+        operation = Operation(work, Lane(), lambda: "a sum", None, 0, time.monotonic() + 60)
+        engine.submit(operation, iter(()))  # type: ignore[arg-type]  # a generator that is at its end
+        engine.watch(work)
+
+    event = _LastLook(submit)
+    before, engine._wake = engine._wake, event
+    event.set()
+    before.set()
+    assert event.cleared.wait(60)
+    assert works[0].wait_for_gate(60)
+    engine.stop()
