@@ -1,10 +1,10 @@
 """A layer of 8 experts, 2 of them a token, beside dense work of as many operations.
 
-    taskset -c 1 python -m benchmarks.experts [--dtype fp32]
+    taskset -c 1 python -m benchmarks.experts [--dtype fp32] [--write docs/performance.md]
 
-Forward and backward, CPU time on one thread, the three taking turns, best of several. Prints a table for
-docs/performance.md: the bare dense products, a dense SwiGLU feed-forward made of them, and the whole layer of experts
-with router, losses, the sorting of rows and their sum, and the rows that random weights happen to give each expert.
+Forward and backward, CPU time on one thread, the three taking turns, best of several: the bare dense products, a dense
+SwiGLU feed-forward made of them, and the whole layer of experts with router, losses, the sorting of rows and their sum,
+and the rows that random weights happen to give each expert.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.ranks import write_between
 from pyjpllm import ops
 from pyjpllm.bench.timing import keep_memory, take_turns
 from pyjpllm.config.schema import MoEConfig
@@ -64,16 +66,16 @@ def products(mlp: MLP, rows: Tensor) -> Callable[[], None]:
     return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"))
-    dtype = DTYPES[parser.parse_args().dtype]
+def table(dtype: torch.dtype) -> str:
+    """Markdown."""
     keep_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     ops.use_backend("native")
-    print("| tokens x D x F | experts: GF/s | of bare products | of a dense feed-forward | largest load |")
-    print("|---|---|---|---|---|")
+    lines = [
+        "| tokens x D x F | experts: GF/s | of bare products | of a dense feed-forward | largest load |",
+        "|---|---|---|---|---|",
+    ]
     for tokens, width, hidden in SIZES:
         made = {"tp": TensorParallel(), "dtype": dtype, "device": "cpu"}
         moe = MoEConfig(num_experts=8, experts_per_token=2, intermediate_size=hidden)
@@ -88,7 +90,21 @@ def main() -> None:
         )
         load = float(experts.loads_E.max() / experts.loads_E.mean())
         rate = 36 * tokens * width * hidden / ours / 1e9
-        print(f"| {tokens} x {width} x {hidden} | {rate:.1f} | {bare / ours:.2f} | {dense / ours:.2f} | {load:.2f} |")
+        lines.append(
+            f"| {tokens} x {width} x {hidden} | {rate:.1f} | {bare / ours:.2f} | {dense / ours:.2f} | {load:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    options = parser.parse_args()
+    text = table(DTYPES[options.dtype])
+    print(text)
+    if options.write is not None:
+        write_between(options.write, "experts", text)
 
 
 if __name__ == "__main__":

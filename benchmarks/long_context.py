@@ -1,6 +1,6 @@
 """Training steps on long sequences that a few ranks share: memory of a rank, and the numbers of one process.
 
-    python -m benchmarks.long_context [--lengths 8192 32768 131072] [--documents 1 1 32]
+    python -m benchmarks.long_context [--lengths 8192 32768 131072] [--documents 1 1 32] [--write PAGE]
 
 A small model in FP32 on the native kernels, one sequence of random tokens a step. "Live" is the most bytes of storages
 that are alive at a time on any rank, of the model, its optimizer and one step; "process" is what the process takes
@@ -21,7 +21,7 @@ from typing import Any, get_args
 import torch
 
 from benchmarks.memory import LiveBytes
-from benchmarks.ranks import on_ranks
+from benchmarks.ranks import on_ranks, write_between
 from pyjpllm import distributed, ops
 from pyjpllm.bench.probe import resident_bytes
 from pyjpllm.config.schema import ModelConfig, OptimizerConfig
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rank-out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kind", default="ring", help=argparse.SUPPRESS)
     parser.add_argument("--documents", type=int, nargs="+", default=[1, 1, 32], help="of a sequence of each length")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables between the marks of this page")
     options = parser.parse_args()
     if options.rank_out is not None:
         rank_main(options.kind, options.lengths[0], options.documents[0], options.rank_out)
@@ -179,7 +180,10 @@ def main() -> None:
     shared = [measure(options.ranks, kind, MODERATE, 5) for kind in kinds]
     cases = [(kind, *case) for case in zip(options.lengths, options.documents, strict=True) for kind in kinds]
     rows = [measure(options.ranks, *case) for case in cases]
-    print(table(rows, whole, shared))
+    text = table(rows, whole, shared)
+    print(text)
+    if options.write is not None:
+        write_between(options.write, "long sequences", text)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ Two ranks on two cores. First both compute on core 0 and their communication thr
 in it is held against the same step without communication and against its communication alone,
 hidden = 1 - (whole - compute) / communication. Then each rank has a core to itself and communication has none: the step
 is held against one that calls MPI directly and blocks, from mpi4py, at the end of backward or where a message is needed
-(sums by MPI_Allreduce or as an exchange, added and gathered, whichever is faster). The ways take turns; quoted is
-the median of each one's rounds.
+(sums by MPI_Allreduce or as an exchange, added and gathered, whichever is faster). The ways take turns; quoted are the
+medians of rounds, of times and of what the times of a round say together: a machine's speed drifts between rounds.
 
 Gradients: forward and backward of a small transformer, its gradients summed over the two ranks in buckets. Pipeline:
 two stages, real linear layers with B and W apart, whose messages are large for what they compute, so that there is
@@ -301,25 +301,29 @@ def table(apart: dict[str, Any], shared: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, found in apart.items():
-        compute, alone, whole = (
-            statistics.median(found["times"][way]) for way in ("compute", "communication", "whole")
-        )
-        cells = " | ".join(f"{seconds * 1e3:.1f}" for seconds in (compute, alone, whole))
-        lines.append(f"| {name} | {cells} | {1 - (whole - compute) / alone:.0%} |")
+        rounds_of = [found["times"][way] for way in ("compute", "communication", "whole")]
+        cells = " | ".join(f"{statistics.median(seconds) * 1e3:.1f}" for seconds in rounds_of)
+        alone = statistics.median(rounds_of[1])
+        left = statistics.median(whole - compute for compute, _, whole in zip(*rounds_of, strict=True))
+        lines.append(f"| {name} | {cells} | {1 - left / alone:.0%} |")
     lines += [
         "",
         "Without one, each rank on a core of its own, beside calls that block:",
         "",
-        "| what | ours, ms | blocking | ours / the faster one | same bits |",
+        "| what | ours, ms | blocking | ours / blocking | same bits |",
         "|---|---|---|---|---|",
     ]
     for name, found in shared.items():
-        best = {way: statistics.median(seconds) for way, seconds in found["times"].items()}
-        ours = best.pop("whole")
-        blocked = ", ".join(f"{seconds * 1e3:.1f} ({way})" for way, seconds in best.items())
+        blocking = dict(found["times"])
+        ours = blocking.pop("whole")
+        blocked = ", ".join(f"{statistics.median(seconds) * 1e3:.1f} ({way})" for way, seconds in blocking.items())
+        ratio = max(  # beside the faster one
+            statistics.median(mine / theirs for mine, theirs in zip(ours, seconds, strict=True))
+            for seconds in blocking.values()
+        )
         results = [*found["results"].values(), apart[name]["results"]["whole"]]
         same = "yes" if all(result == results[0] for result in results) else "NO"
-        lines.append(f"| {name} | {ours * 1e3:.1f} | {blocked} | {ours / min(best.values()):.3f} | {same} |")
+        lines.append(f"| {name} | {statistics.median(ours) * 1e3:.1f} | {blocked} | {ratio:.3f} | {same} |")
     return "\n".join(lines)
 
 
