@@ -93,16 +93,6 @@ install_packages() { # as root with apt; quietly, its output only when it fails
     rm "$log"
 }
 
-# What a tier needs beyond packages; not for a choice of other tests.
-prepare() {
-    case $1 in
-    a64fx)
-        ((${#PYTEST[@]} == 0)) || [[ ${PYTEST[*]} == *a64fx* ]] || return 0
-        PYTHON=$VENV_PYTHON "$REPO/scripts/a64fx/make"
-        ;;
-    esac
-}
-
 LEFT_OUT=() DESELECT=() FAILED=()
 choose_tiers() {
     local tier reason
@@ -112,8 +102,6 @@ choose_tiers() {
             reason="no test has this mark yet"
         elif ! has_programs "$tier" && { ! install_packages "$tier" || ! has_programs "$tier"; }; then
             reason="needs Debian's packages ${PACKAGES[$tier]}"
-        elif ! prepare "$tier"; then
-            reason="scripts/$tier/make failed, see above"
         fi
         if [[ -n $reason ]]; then
             LEFT_OUT+=("$tier: $reason")
@@ -157,13 +145,15 @@ marks_of() {
     say "$marks"
 }
 
-# Tests that compile the kernels run beside all other checks, on the cores that those leave idle.
+# Tests that compile, and those that wait for what is compiled, run beside all other checks, on the cores that those leave
+# idle. Where the emulated tree cannot be made (no network), its tests say so and are left out, unless it is required.
 BUILDS='' BUILDS_LOG=''
 start_builds() {
     BUILDS_LOG=$(mktemp)
+    ! within a64fx "$REQUIRED" || export JPLLM_REQUIRE_A64FX=1
     # Behind the others by both measures: where a session has a share of its own, nice counts only within it.
-    setsid bash -c 'echo 10 2>/dev/null >/proc/self/autogroup; exec nice -n 10 "$@"' bash \
-        python -m pytest -p no:cacheprovider -m "$(marks_of builds)" >"$BUILDS_LOG" 2>&1 </dev/null &
+    setsid bash -c 'echo 5 2>/dev/null >/proc/self/autogroup; exec nice -n 5 "$@"' bash \
+        python -m pytest -p no:cacheprovider --durations=20 -m "$(marks_of builds)" >"$BUILDS_LOG" 2>&1 </dev/null &
     BUILDS=$!
     # shellcheck disable=SC2064 # this group of processes, whatever the variable is later
     trap "kill -- -$BUILDS 2>/dev/null; rm -f '$BUILDS_LOG'" EXIT
@@ -186,7 +176,7 @@ tests() {
         python -m pytest ${marks:+-m "$marks"} "${PYTEST[@]}"
         return
     fi
-    python -m pytest -m "$(marks_of 'not builds')" --cov=pyjpllm --cov-report=term:skip-covered \
+    python -m pytest --durations=40 -m "$(marks_of 'not builds')" --cov=pyjpllm --cov-report=term:skip-covered \
         --cov-fail-under="$MINIMUM_COVERAGE"
 }
 
