@@ -1,4 +1,5 @@
-"""`jpllm tokenizer train FILES --out DIR` and `jpllm tokenizer encode FILES --tokenizer DIR --out PREFIX`."""
+"""`jpllm tokenizer train FILES --out DIR`, `jpllm tokenizer encode FILES --tokenizer DIR --out PREFIX` and
+`jpllm tokenizer report FILES --tokenizer DIR`."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pyjpllm.cli import tokenizer_report
 from pyjpllm.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from pyjpllm.data.encode import EncodeStats
 
 app = typer.Typer(
-    help="Train a tokenizer; encode text into token files.",
+    help="Train a tokenizer; encode text into token files; see how tokenizers fit a text.",
     no_args_is_help=True,
     rich_markup_mode=None,
     epilog="Example: jpllm tokenizer train text/*.jsonl.gz --out tokenizer --vocab-size 32000",
 )
+
+app.command("report", epilog=tokenizer_report.EXAMPLE)(tokenizer_report.command)
 
 _LINE_EVERY_S = 10.0
 
@@ -42,6 +46,13 @@ class Normalization(str, Enum):
 
     NFKC = "nfkc"
     IDENTITY = "identity"
+
+
+class PreSplit(str, Enum):
+    """--pre-split."""
+
+    NONE = "none"
+    SUDACHI = "sudachi"
 
 
 Files = Annotated[
@@ -61,11 +72,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def train(
     files: Files,
     out: Annotated[Path, typer.Option(help="Folder to write tokenizer.model into.", show_default=False)],
-    vocab_size: Annotated[int, typer.Option(help="Number of token ids.")] = 32000,
-    kind: Annotated[Kind, typer.Option(help="The model of sentencepiece.")] = Kind.UNIGRAM,
+    recipe: Annotated[
+        str,
+        typer.Option(help="jpllm, llm-jp or sarashina: what the four options below are by default (docs/data.md)."),
+    ] = "jpllm",
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Number of token ids; jpllm: 32000.", show_default=False)
+    ] = None,
     normalization: Annotated[
-        Normalization, typer.Option(help="nfkc makes ＡＢＣ, ｶﾞ and ① to ABC, ガ and 1; identity keeps all.")
-    ] = Normalization.NFKC,
+        Normalization | None,
+        typer.Option(
+            help="nfkc (jpllm) makes ＡＢＣ, ｶﾞ and ① to ABC, ガ and 1; identity keeps all.", show_default=False
+        ),
+    ] = None,
+    japanese_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Learn from Japanese and other lines apart, this share of the ids from the first; jpllm: not apart.",
+            show_default=False,
+        ),
+    ] = None,
+    pre_split: Annotated[
+        PreSplit | None,
+        typer.Option(help="Cut Japanese lines that are apart into words, for training only.", show_default=False),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="The model of sentencepiece.")] = Kind.UNIGRAM,
     character_coverage: Annotated[
         float, typer.Option(help="Part of the characters with a piece of their own; others are written in bytes.")
     ] = 0.9995,
@@ -77,12 +108,15 @@ def train(
 ) -> None:
     """Train a tokenizer on text: sentencepiece with byte fallback and settings for Japanese."""
     from pyjpllm.corpus import expand_inputs, read_documents
-    from pyjpllm.data.tokenizer_train import TokenizerOptions, train_tokenizer
+    from pyjpllm.data.tokenizer_train import recipe_options, train_tokenizer
 
-    options = TokenizerOptions(
+    options = recipe_options(
+        recipe,
         vocab_size=vocab_size,
         kind=kind.value,
-        normalization=normalization.value,
+        normalization=normalization and normalization.value,
+        japanese_share=japanese_share,
+        pre_split=pre_split and pre_split.value,
         character_coverage=character_coverage,
         max_piece_length=max_piece_length,
         sample_bytes=sample_mib << 20,
@@ -98,7 +132,7 @@ def train(
     seconds = time.monotonic() - started
     if as_json:
         answer = {"path": str(tokenizer.model_path), "sha256": tokenizer.fingerprint, "seconds": round(seconds, 3)}
-        typer.echo(json.dumps({**answer, **asdict(options), "vocab_size": tokenizer.vocab_size}))
+        typer.echo(json.dumps({**answer, "recipe": recipe, **asdict(options), "vocab_size": tokenizer.vocab_size}))
         return
     typer.echo(f"{tokenizer.model_path}: {kind.value} of {tokenizer.vocab_size:,} tokens, in {seconds:.1f} s")
 

@@ -10,32 +10,44 @@ if TYPE_CHECKING:
     from pyjpllm.data.encode import EncodeStats, encode_files
     from pyjpllm.data.indexed import IndexedDataset, IndexedWriter
     from pyjpllm.data.loader import Loader, build_loader
+    from pyjpllm.data.token_output import TokenOutput
     from pyjpllm.data.tokenizer import Tokenizer
-    from pyjpllm.data.tokenizer_train import TokenizerOptions, train_tokenizer
+    from pyjpllm.data.tokenizer_expand import Expansion, add_pieces, expand_tokenizer
+    from pyjpllm.data.tokenizer_train import TokenizerOptions, recipe_options, train_tokenizer
 
 __all__ = [
     "Batch",
     "EncodeStats",
+    "Expansion",
     "IndexedDataset",
     "IndexedWriter",
     "Loader",
+    "TokenOutput",
     "Tokenizer",
     "TokenizerOptions",
+    "add_pieces",
     "build_loader",
     "encode_files",
+    "expand_tokenizer",
+    "recipe_options",
     "train_tokenizer",
 ]
 
 _HOMES = {
     "Batch": "batch",
     "EncodeStats": "encode",
+    "Expansion": "tokenizer_expand",
     "IndexedDataset": "indexed",
     "IndexedWriter": "indexed",
     "Loader": "loader",
+    "TokenOutput": "token_output",
     "Tokenizer": "tokenizer",
     "TokenizerOptions": "tokenizer_train",
+    "add_pieces": "tokenizer_expand",
     "build_loader": "loader",
     "encode_files": "encode",
+    "expand_tokenizer": "tokenizer_expand",
+    "recipe_options": "tokenizer_train",
     "train_tokenizer": "tokenizer_train",
 }
 

@@ -7,11 +7,12 @@ A `.model` file is a protocol buffer: ModelProto{1: repeated SentencePiece{1: pi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE, UNUSED = 1, 2, 3, 4, 6, 5
 UNIGRAM, BPE = 1, 2
+_VOCAB_SIZE, _SEED_FILE = 4, 54  # of TrainerSpec
 
 
 @dataclass
@@ -127,3 +128,70 @@ def exact_scores(data: bytes, step: float = 1 / 16) -> bytes:
             elif field == 3 and piece.type == USER_DEFINED:
                 out[a:b] = bytes([NORMAL])
     return bytes(out)
+
+
+def with_scores(data: bytes, scores: Sequence[float]) -> bytes:
+    """The model with other scores for its ordinary pieces; ``scores`` are by id, those of other pieces do not count."""
+    out = bytearray(data)
+    spans = ((start, stop) for number, _, start, stop in _fields(data, 0, len(data)) if number == 1)
+    for (start, stop), score in zip(spans, scores, strict=True):
+        if _piece(data, start, stop).type == NORMAL:
+            for field, _, a, b in _fields(data, start, stop):
+                if field == 2:
+                    out[a:b] = struct.pack("<f", score)
+    return bytes(out)
+
+
+def with_pieces(data: bytes, pieces: Sequence[Piece]) -> bytes:
+    """The model with ``pieces`` behind its own: their ids follow on, all else stays as it is."""
+    out = bytearray()
+    end, count = 0, 0
+    for number, _, _, stop in _fields(data, 0, len(data)):
+        if number == 1:
+            end, count = stop, count + 1
+    out += data[:end]
+    for piece in pieces:
+        out += _message(1, _piece_bytes(piece))
+    at = end
+    for number, _, start, stop in _fields(data, end, len(data)):
+        if number == 2:
+            out += _message(2, _changed(data[start:stop], _VOCAB_SIZE, b"\x20" + _varint_bytes(count + len(pieces))))
+        else:
+            out += data[at:stop]
+        at = stop
+    return bytes(out)
+
+
+def without_seed_file(data: bytes) -> bytes:
+    """The model without the name of the file of its seeds, which is there no more and differs from run to run."""
+    out, at = bytearray(), 0
+    for number, _, start, stop in _fields(data, 0, len(data)):
+        out += _message(2, _changed(data[start:stop], _SEED_FILE, b"")) if number == 2 else data[at:stop]
+        at = stop
+    return bytes(out)
+
+
+def _piece_bytes(piece: Piece) -> bytes:
+    kind = b"" if piece.type == NORMAL else b"\x18" + _varint_bytes(piece.type)
+    return _message(1, piece.text.encode()) + b"\x15" + struct.pack("<f", piece.score) + kind
+
+
+def _changed(trainer: bytes, changed: int, field: bytes) -> bytes:
+    """TrainerSpec with ``field`` where the one of number ``changed`` was."""
+    out, at = bytearray(), 0
+    for number, _, _, stop in _fields(trainer, 0, len(trainer)):
+        out += field if number == changed else trainer[at:stop]
+        at = stop
+    return bytes(out)
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return _varint_bytes(number << 3 | 2) + _varint_bytes(len(content)) + content
+
+
+def _varint_bytes(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

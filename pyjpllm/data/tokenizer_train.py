@@ -1,5 +1,7 @@
 """Training of sentencepiece models with settings for Japanese text; the same input gives the same bytes.
 
+A recipe is a set of values for the options (``RECIPES``); any of them can be given another value.
+
 A corpus larger than the sample is thinned to lines whose hash is smallest, so that the sample depends only on the
 text, the seed and the size.
 """
@@ -9,19 +11,22 @@ from __future__ import annotations
 import io
 import re
 import string
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sentencepiece
 
 from pyjpllm.data.shuffle import key_of, mix
-from pyjpllm.data.spm_proto import exact_scores
+from pyjpllm.data.spm_proto import exact_scores, without_seed_file
 from pyjpllm.data.tokenizer import FILE_NAME, SPACE, Tokenizer
-from pyjpllm.errors import UserError
+from pyjpllm.data.tokenizer_merge import PreSplit, merged_seeds, reestimated
+from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.files import atomic_write
 
 Kind = Literal["unigram", "bpe"]
@@ -43,6 +48,14 @@ class TokenizerOptions:
     """Part of the characters that get a piece of their own; the others are written in bytes."""
     max_piece_length: int = 16
     """Characters of the longest piece."""
+    japanese_share: float | None = None
+    """Unigram: learn pieces from Japanese lines (with kana or kanji) and from the others apart, merge this share of the
+    first with the second, and estimate the scores of all anew. None: from all lines together."""
+    japanese_piece_length: int = 8
+    """Characters of the longest piece that is learned from Japanese lines, where these are apart."""
+    pre_split: PreSplit = "none"
+    """What cuts Japanese lines, where these are apart, into words that no learned piece may cross: SudachiPy, or
+    nothing. In training only: text is encoded as it is."""
     sample_bytes: int = 256 << 20
     """Text to train on; of a larger corpus, this much is drawn line by line."""
     seed: int = 1234
@@ -58,8 +71,49 @@ class TokenizerOptions:
             raise UserError(f"character coverage {self.character_coverage}: allowed are 0.9 to 1.0")
         if not 1 <= self.max_piece_length <= 512:
             raise UserError(f"max piece length {self.max_piece_length}: allowed are 1 to 512")
+        if not 1 <= self.japanese_piece_length <= self.max_piece_length:
+            raise UserError(
+                f"Japanese piece length {self.japanese_piece_length}: allowed are 1 to the max piece length, "
+                f"{self.max_piece_length}"
+            )
+        if self.japanese_share is not None:
+            if not 0.0 <= self.japanese_share <= 1.0:
+                raise UserError(f"Japanese share {self.japanese_share}: allowed are 0 to 1")
+            if self.kind != "unigram":
+                raise UserError(
+                    f"Japanese share {self.japanese_share}: only unigram models are merged, not {self.kind}"
+                )
+        elif self.pre_split != "none":
+            raise UserError(f"pre-split {self.pre_split} is for Japanese lines that are apart; give a Japanese share")
         if self.sample_bytes < 1 or self.threads < 1 or self.seed < 0:
             raise UserError("sample bytes and threads must be at least 1, the seed at least 0")
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Our own: as by default.
+    "jpllm": {},
+    # llm-jp-tokenizer v2 (https://github.com/llm-jp/llm-jp-tokenizer): 10,000 ids of code, 20,000 of English and 30,000
+    # of Japanese, cut by MeCab, merged to some 50,000.
+    "llm-jp": {
+        "vocab_size": 50_000,
+        "normalization": "identity",
+        "japanese_share": 0.5,
+        "pre_split": "sudachi",
+    },
+    # Sarashina2 (https://huggingface.co/sbintuitions/sarashina2-7b): unigram, byte fallback, no pre-split.
+    "sarashina": {"vocab_size": 102_400},
+}
+
+
+def recipe_options(recipe: str, **changes: Any) -> TokenizerOptions:
+    """The options of a recipe of ``RECIPES``; ``changes`` that are not None come before the recipe's. Raises UserError
+    for an unknown recipe."""
+    if recipe not in RECIPES:
+        raise UserError(f"recipe {recipe!r}: no such recipe{did_you_mean(recipe, RECIPES)}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "kind" in given and given["kind"] != "unigram" and "japanese_share" in RECIPES[recipe]:
+        raise UserError(f"recipe {recipe!r} is of a unigram model, not {given['kind']}")
+    return TokenizerOptions(**{**RECIPES[recipe], **given})
 
 
 def train_tokenizer(texts: Iterable[str], folder: str | Path, options: TokenizerOptions | None = None) -> Tokenizer:
@@ -71,7 +125,8 @@ def train_tokenizer(texts: Iterable[str], folder: str | Path, options: Tokenizer
     """
     options = options or TokenizerOptions()
     options.check()
-    model = _train(sample_lines(lines_of(texts, options.normalization), options.sample_bytes, options.seed), options)
+    lines = sample_lines(lines_of(texts, options.normalization), options.sample_bytes, options.seed)
+    model = _train(lines, options)
     if options.kind == "unigram":
         model = exact_scores(model)
     target = Path(folder) / FILE_NAME
@@ -136,22 +191,28 @@ def _train(lines: list[str], options: TokenizerOptions) -> bytes:
     # sentencepiece 0.2.0 ends the process when a required character occurs nowhere in the text of a BPE model.
     lines = [*lines, ascii_printable]
     buffer = io.BytesIO()
+    held = ExitStack()
+    more: dict[str, Any] = {}
     try:
+        if options.japanese_share is not None:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="jpllm-tokenizer-")))
+            more["seed_sentencepieces_file"] = str(folder / "seeds.tsv")
+            seeds = merged_seeds(
+                lines,
+                vocab_size=options.vocab_size,
+                japanese_share=options.japanese_share,
+                piece_lengths=(options.japanese_piece_length, options.max_piece_length),
+                pre_split=options.pre_split,
+                common=sentencepiece_settings(options),
+            )
+            (folder / "seeds.tsv").write_text(seeds, encoding="utf-8")
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=buffer,
             model_type=options.kind,
             vocab_size=options.vocab_size,
-            character_coverage=options.character_coverage,
             max_sentencepiece_length=options.max_piece_length,
-            max_sentence_length=8 * _LONGEST_LINE,
-            normalization_rule_name=options.normalization,
             byte_fallback=True,
-            split_digits=True,
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            user_defined_symbols=["\n", *(SPACE * count for count in _RUNS)],
             required_chars=ascii_printable,
             unk_id=0,
             bos_id=-1,
@@ -160,12 +221,32 @@ def _train(lines: list[str], options: TokenizerOptions) -> bytes:
             unk_piece=UNK,
             eos_piece=EOS,
             pad_piece=PAD,
-            num_threads=options.threads,
-            minloglevel=2,
+            **sentencepiece_settings(options),
+            **more,
         )
     except RuntimeError as error:
         raise _explained(error, options.vocab_size) from None
+    finally:
+        held.close()
+    if options.japanese_share is not None:
+        return reestimated(without_seed_file(buffer.getvalue()), lines, options.threads)
     return buffer.getvalue()
+
+
+def sentencepiece_settings(options: TokenizerOptions) -> dict[str, Any]:
+    """What a model, and those that it is merged of, are all trained with."""
+    return {
+        "character_coverage": options.character_coverage,
+        "max_sentence_length": 8 * _LONGEST_LINE,
+        "normalization_rule_name": options.normalization,
+        "split_digits": True,
+        "add_dummy_prefix": False,
+        "remove_extra_whitespaces": False,
+        "allow_whitespace_only_pieces": True,
+        "user_defined_symbols": ["\n", *(SPACE * count for count in _RUNS)],
+        "num_threads": options.threads,
+        "minloglevel": 2,
+    }
 
 
 def _explained(error: RuntimeError, vocab_size: int) -> Exception:
