@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pyjpllm.cli import corpus_inspect, exits
+from pyjpllm.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -44,20 +46,25 @@ def build(
     from pyjpllm.cli.exchange import exchange
     from pyjpllm.corpus.build import build_corpus
     from pyjpllm.corpus.config import load_corpus_config, stage_name
-    from pyjpllm.corpus.inputs import expand_inputs
-    from pyjpllm.corpus.intake import SUFFIXES
+    from pyjpllm.corpus.intake.html import check_extract
     from pyjpllm.corpus.report import show
 
     pipeline = load_corpus_config(config)
     for stage in pipeline.stages:
         stage.build()  # whatever is missing is said before anything starts
+    tokens = None
+    if pipeline.output.tokenizer is not None:
+        from pyjpllm.data.token_output import TokenOutput
+
+        tokens = TokenOutput.load(pipeline.output.tokenizer)
     if check:
-        files = expand_inputs(pipeline.input.paths, SUFFIXES)
+        check_extract(pipeline.input.extract)
+        files = [*pipeline.input.files(), *pipeline.input.pair_spans()]
         names = ", ".join(stage_name(stage) for stage in pipeline.stages) or "no stage"
         typer.echo(f"{config}: ready; {len(files):,} files; {names}")
         return
     with exchange() as ranks, _Display(ranks.size) as display:
-        report = build_corpus(pipeline, run, exchange=ranks, progress=display.say)
+        report = build_corpus(pipeline, run, tokens=tokens, exchange=ranks, progress=display.say)
         first = ranks.rank == 0
     if first:
         typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(show(report, measures=False)))
@@ -66,13 +73,31 @@ def build(
 @app.command(epilog="Example: jpllm corpus stats corpora/first")
 def stats(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that is done.", show_default=False)],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Count the tokens of the documents with this tokenizer.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """What came through each stage, what was dropped why, and a histogram of each measure with its limits."""
     from pyjpllm.corpus.report import read_report, show
 
     report = read_report(run)
+    if tokenizer is not None:
+        report["tokens"] = _tokens(run, report, tokenizer)
     typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(show(report)))
+
+
+def _tokens(run: Path, report: dict[str, Any], tokenizer: Path) -> dict[str, Any]:
+    """The tokens of a run's documents, as a run that writes tokens reports them."""
+    from pyjpllm.data.encode import count_tokens
+
+    if "tokens" in report:
+        raise UserError(f"{run}: holds tokens, which its report counts; leave out --tokenizer")
+    if not report["written"]["documents"]:
+        raise UserError(f"{run}: no document was written, so there are no tokens to count")
+    stats = count_tokens(run / "documents", tokenizer)
+    return {**asdict(stats), "characters_per_token": round(stats.characters_per_token, 4)}
 
 
 class _Display:

@@ -20,10 +20,10 @@ from pyjpllm.corpus.config import CorpusConfig, stage_name
 from pyjpllm.corpus.counts import Counts
 from pyjpllm.corpus.decisions import write_decisions
 from pyjpllm.corpus.exchange import Alone, Exchange
-from pyjpllm.corpus.inputs import expand_inputs
-from pyjpllm.corpus.intake import SUFFIXES
+from pyjpllm.corpus.intake.html import check_extract
 from pyjpllm.corpus.job import Pass, passes_of, recorded
 from pyjpllm.corpus.layout import RunFolder
+from pyjpllm.corpus.outputs import TokenSink
 from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
 from pyjpllm.corpus.pool import run_shards
 from pyjpllm.corpus.report import report_of
@@ -48,18 +48,24 @@ def build_corpus(
     config: CorpusConfig,
     run: str | os.PathLike[str],
     *,
+    tokens: TokenSink | None = None,
     exchange: Exchange | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Run a pipeline into the folder ``run``, or go on with it. Collective over ``exchange``; returns the report.
 
-    Raises UserError where the inputs are not there, and where ``run`` holds another run.
+    ``tokens``: for a pipeline with ``output.format = "tokens"``, and only for one. Raises UserError where the inputs
+    are not there, and where ``run`` holds another run.
     """
+    if (tokens is not None) != (config.output.format == "tokens"):
+        raise ValueError(f"output.format = {config.output.format!r} with tokens = {tokens!r}")
     ranks = exchange or Alone()
     folder = RunFolder(Path(run))
     with contextlib.ExitStack() as held:
-        files, shards = _agreed(ranks, lambda: _prepare(config, folder, held))
+        files, shards = _agreed(ranks, lambda: _prepare(config, folder, tokens, held))
         if folder.report.exists():  # before anyone could write it: _agreed has brought all ranks here
+            if ranks.rank == 0:
+                shutil.rmtree(folder.work, ignore_errors=True)
             ranks.barrier()
             report: dict[str, Any] = json.loads(folder.report.read_bytes())
             return report
@@ -68,10 +74,10 @@ def build_corpus(
         for work in passes:
             if work.number:
                 _decide(passes[work.number - 1], work, folder, len(shards), ranks)
-            _do(config, folder, work, len(passes), shards, ranks, progress)
+            _do((config, folder, work, shards, tokens), len(passes), ranks, progress)
             ranks.barrier()
         if ranks.rank == 0:
-            _finish(config, folder, passes, files, len(shards))
+            _finish(folder, passes, files, len(shards), tokens)
         ranks.barrier()
     finished: dict[str, Any] = json.loads(folder.report.read_bytes())
     return finished
@@ -92,7 +98,9 @@ def _agreed(ranks: Exchange, prepare: Callable[[], tuple[int, list[Shard]]]) -> 
     return prepared
 
 
-def _prepare(config: CorpusConfig, folder: RunFolder, held: contextlib.ExitStack) -> tuple[int, list[Shard]]:
+def _prepare(
+    config: CorpusConfig, folder: RunFolder, tokens: TokenSink | None, held: contextlib.ExitStack
+) -> tuple[int, list[Shard]]:
     """The number of files and the shards: a new run's, or those of the run that is there."""
     path = folder.path
     if path.exists() and not path.is_dir():
@@ -102,23 +110,27 @@ def _prepare(config: CorpusConfig, folder: RunFolder, held: contextlib.ExitStack
     path.mkdir(parents=True, exist_ok=True)
     held.enter_context(_locked(folder))
     _remove_leftovers(path)
-    used = _used(config)
+    used = _used(config, tokens)
     if folder.report.exists():  # done: the inputs may be gone
         return _known_run(folder, used, None)
-    files = expand_inputs(config.input.paths, SUFFIXES)
-    state = [[str(file), *_state(file)] for file in files]
+    check_extract(config.input.extract)
+    files, pairs = config.input.files(), config.input.pair_spans()
+    pages = [page for pair in pairs for page in (pair.path, pair.original) if page is not None]
+    state = [[str(file), *_state(file)] for file in (*files, *pages)]
     if folder.plan.exists():
         return _known_run(folder, used, state)
-    shards = plan_shards(files, config.run.shard_mib << 20)
+    shards = plan_shards(files, config.run.shard_mib << 20, pairs)
     _write_json(folder.config, used)
     _write_json(folder.plan, {"files": state, "shards": [shard.as_json() for shard in shards]})
-    return len(files), shards
+    return len(state), shards
 
 
-def _used(config: CorpusConfig) -> dict[str, Any]:
+def _used(config: CorpusConfig, tokens: TokenSink | None) -> dict[str, Any]:
     """The config as far as the output depends on it."""
     used = config.as_dict()
     del used["run"]["processes"]
+    if tokens is not None:
+        used["output"]["tokenizer"] = tokens.fingerprint  # not where it lies
     return used
 
 
@@ -167,21 +179,19 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _do(
-    config: CorpusConfig,
-    folder: RunFolder,
-    work: Pass,
+    job: tuple[CorpusConfig, RunFolder, Pass, Sequence[Shard], TokenSink | None],
     passes: int,
-    shards: Sequence[Shard],
     ranks: Exchange,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     """This rank's shards of one pass."""
+    config, folder, work, shards, _ = job
     mine = range(ranks.rank, len(shards), ranks.size)
     left = [number for number in mine if not folder.record(work.number, number).exists()]
     processes = config.run.processes or len(os.sched_getaffinity(0))
     counts = Counts()
     done = len(mine) - len(left)
-    for _, more in run_shards((config, folder, work, shards), left, processes):
+    for _, more in run_shards(job, left, processes):
         counts.merge(more)
         done += 1
         if progress is not None:
@@ -211,8 +221,8 @@ def _decide(before: Pass, after: Pass, folder: RunFolder, shards: int, ranks: Ex
     ranks.barrier()
 
 
-def _finish(config: CorpusConfig, folder: RunFolder, passes: Sequence[Pass], files: int, shards: int) -> None:
-    """Sum the records up and write the report, then remove what lay between the passes."""
+def _finish(folder: RunFolder, passes: Sequence[Pass], files: int, shards: int, tokens: TokenSink | None) -> None:
+    """Sum the records up, join the tokens and write the report; then what lay between the passes can go."""
     total = Counts()
     for work in passes:
         counts = Counts()
@@ -233,8 +243,13 @@ def _finish(config: CorpusConfig, folder: RunFolder, passes: Sequence[Pass], fil
         for stage in work.stages
         if isinstance(built := stage.build(), WithLimits)
     }
-    shutil.rmtree(folder.work, ignore_errors=True)
-    _write_json(folder.report, report_of(total, files, shards, limits))
+    report = report_of(total, files, shards, limits)
+    if tokens is not None:
+        parts = [folder.shard_tokens(number) for number in range(shards)]
+        size = total.written.bytes
+        report["tokens"] = tokens.join(parts, folder.tokens, characters=total.written.characters, size=size)
+    _write_json(folder.report, report)
+    shutil.rmtree(folder.work, ignore_errors=True)  # last: a command that is killed here has nothing left to read
 
 
 def _write_json(path: Path, value: object) -> None:

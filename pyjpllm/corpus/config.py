@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pyjpllm.config import mistakes as say
 from pyjpllm.config.load import read_toml
@@ -24,6 +24,10 @@ from pyjpllm.corpus.dedup.settings import (
     RepeatedSubstringsConfig,
     RepeatedUnitsConfig,
 )
+from pyjpllm.corpus.inputs import expand_inputs
+from pyjpllm.corpus.intake import SUFFIXES, Span
+from pyjpllm.corpus.intake.html import Extract
+from pyjpllm.corpus.intake.pairs import JoinedBy, pair_spans
 from pyjpllm.corpus.language import LanguageConfig
 from pyjpllm.corpus.normalize import NormalizeConfig
 from pyjpllm.corpus.personal import PersonalConfig
@@ -46,29 +50,74 @@ STAGES: tuple[type[StageConfig] | type[GlobalStepConfig], ...] = (
 )
 
 
+class PairsConfig(Section):
+    """`[input.pairs]`: a folder of HTML pages beside the folder of the pages that they are translations of."""
+
+    translation: str
+    """The folder of the pages whose text is wanted."""
+    original: str
+    """The folder of the pages that they were translated from, with the same names; `source` in the meta."""
+    by: JoinedBy
+    """What joins their segments: `id` of their elements (LibreOffice's help), or their `order`, where both pages have
+    the same elements (manuals made by DocBook, such as GIMP's and Debian's)."""
+
+
 class InputConfig(Section):
     """`[input]`: the files, and how much of one thing is too much."""
 
-    paths: Annotated[list[str], Field(min_length=1)]
+    paths: list[str] = Field(default=[])
     """Files, folders (all readable files below them, sorted) and patterns such as `crawl/**/*.warc.gz`: WARC, WET,
     HTML, JSON Lines, Parquet, plain text, `.mo`; each also as `.gz`, lines and text also as `.zst`."""
-    extract: Literal["main", "all"] = "main"
-    """Of a page: the main content, without navigation, headers, footers and the like, or all that can be seen."""
+    pairs: list[PairsConfig] = Field(default=[])
+    """Pages and their translations, segment by segment; beside `paths` or in their place."""
+    extract: Extract = "main"
+    """Of a page: the main content, without navigation, headers, footers and the like, or all that can be seen; or
+    `trafilatura`: the main content as that library finds it, some twenty times slower."""
     max_document_mib: Positive = 16
     """A line, row, page or text larger than this is set aside; no more of it is held in memory."""
     max_ratio: PositiveFloat = 200.0
     """A packed file of which more than this many times its size comes out is set aside (from 64 MiB on)."""
 
+    @model_validator(mode="after")
+    def _something(self) -> InputConfig:
+        if not self.paths and not self.pairs:
+            raise ValueError('there is nothing to read; write paths = ["FOLDER"], or [[input.pairs]]')
+        return self
+
+    def files(self) -> list[Path]:
+        """The files behind ``paths``. Raises UserError for what is not there."""
+        return expand_inputs(self.paths, SUFFIXES) if self.paths else []
+
+    def pair_spans(self) -> list[Span]:
+        """The pages behind ``pairs``. Raises UserError for what is not there."""
+        return [span for pair in self.pairs for span in pair_spans(pair.translation, pair.original, pair.by)]
+
 
 class OutputConfig(Section):
     """`[output]`: the documents that are kept."""
 
-    format: Literal["jsonl.zst", "jsonl.gz", "jsonl", "parquet"] = "jsonl.zst"
-    """Of the files in `documents/`."""
+    format: Literal["jsonl.zst", "jsonl.gz", "jsonl", "parquet", "tokens"] = "jsonl.zst"
+    """Of the files in `documents/`. `tokens` writes none of them, but token files to train on, `tokens.bin` and
+    `tokens.idx`, as `jpllm tokenizer encode` would of the documents."""
+    tokenizer: str | None = None
+    """For `tokens`: the folder that holds tokenizer.model, or that file."""
     file_mib: Positive = 256
     """A shard's documents go on in another file after this much text."""
     dropped: bool = False
     """Also write the documents that were dropped, with the stage and the rule that dropped them, to `dropped/`."""
+
+    @model_validator(mode="after")
+    def _tokens_need_a_tokenizer(self) -> OutputConfig:
+        if self.format == "tokens" and self.tokenizer is None:
+            raise ValueError('format = "tokens" needs a tokenizer; write tokenizer = "FOLDER"')
+        if self.format != "tokens" and self.tokenizer is not None:
+            raise ValueError(f'a tokenizer is for format = "tokens", this is "{self.format}": leave one out')
+        return self
+
+    @property
+    def text_format(self) -> str:
+        """The format of files of documents: that of `dropped/` where what is kept becomes tokens."""
+        return "jsonl.zst" if self.format == "tokens" else self.format
 
 
 class RunConfig(Section):

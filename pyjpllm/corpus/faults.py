@@ -41,6 +41,9 @@ FAULTS: dict[str, str] = {
     "undecodable": "no encoding fits the bytes",
     "bad-html": "the parser gives up",
     "bad-mo": "no .mo file, or damaged: a wrong head, or strings that lie outside it",
+    # pairs of pages
+    "no-original": "a translated page whose original is not there",
+    "pages-differ": "a translated page and its original have no id in common, or other elements in another order",
     # stages
     "stage-failed": "a stage raised an error about this document: a bug, please report it",
 }
@@ -51,7 +54,8 @@ SKIPS: dict[str, str] = {
     "http-status": "responses other than 200",
     "media-type": "neither HTML nor plain text",
     "blank-line": "lines of white space",
-    "untranslated": "messages without a translation",
+    "untranslated": "messages without a translation, segments that are the original's",
+    "unpaired": "segments of a translated page whose id the original does not have as often",
 }
 
 EXCERPT = 200  # characters

@@ -15,7 +15,7 @@ from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.faults import EXCERPT, Fault, Skip
 from pyjpllm.corpus.intake import Bounds, Item, read_span
 from pyjpllm.corpus.layout import RunFolder
-from pyjpllm.corpus.outputs import FaultWriter, SplitWriter
+from pyjpllm.corpus.outputs import FaultWriter, SplitWriter, TokenSink
 from pyjpllm.corpus.plan import Shard
 from pyjpllm.corpus.stage import Stage, Verdict
 from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
@@ -54,12 +54,15 @@ def passes_of(config: CorpusConfig) -> list[Pass]:
 class Job:
     """One pass, as a process does it: its stages are built once."""
 
-    def __init__(self, config: CorpusConfig, folder: RunFolder, work: Pass, shards: Sequence[Shard]) -> None:
+    def __init__(
+        self, config: CorpusConfig, folder: RunFolder, work: Pass, shards: Sequence[Shard], tokens: TokenSink | None
+    ) -> None:
         """Raises UserError for a stage that cannot be built."""
         self._config = config
         self._folder = folder
         self._pass = work
         self._shards = shards
+        self._tokens = tokens
         self._bounds = Bounds(config.input.max_document_mib << 20, config.input.max_ratio)
         self._stages: list[tuple[str, Stage]] = [(stage_name(stage), stage.build()) for stage in work.stages]
 
@@ -68,8 +71,10 @@ class Job:
         counts = Counts(stages=[StageCounts(name) for name, _ in self._stages])
         if self._pass.step is not None:
             counts.stages.insert(0, StageCounts(stage_name(self._pass.step)))
-        suffix = self._config.output.format
-        if self._pass.last:
+        suffix = self._config.output.text_format
+        if self._pass.last and self._tokens is not None:
+            kept = SplitWriter(lambda _: self._folder.shard_tokens(number), None, self._tokens.writer)
+        elif self._pass.last:
             kept = SplitWriter(lambda part: self._folder.documents(number, part, suffix), self._config.output.file_mib)
         else:
             kept = SplitWriter(lambda _: self._folder.between(self._pass.number, number), None)

@@ -3,6 +3,7 @@
 config.json            the config as it was used; a run goes on only with the same
 plan.json              the shards
 documents/             what is kept: 00012-000.jsonl.zst is the first file of shard 12
+tokens.bin, .idx, .json   the same as tokens, if output.format = "tokens"
 dropped/               what was dropped, if output.dropped
 quarantine/            what was set aside: 00012.jsonl
 records/0/00012.json   shard 12 is done in pass 0, and this is what was counted
@@ -50,6 +51,15 @@ class RunFolder:
     def documents(self, shard: int, part: int, suffix: str) -> Path:
         """A file of documents that are kept."""
         return self.path / "documents" / f"{shard:05d}-{part:03d}.{suffix}"
+
+    @property
+    def tokens(self) -> Path:
+        """The prefix of the token files."""
+        return self.path / "tokens"
+
+    def shard_tokens(self, shard: int) -> Path:
+        """The prefix of a shard's token files, which lie here until all are there."""
+        return self.work / "tokens" / f"{shard:05d}"
 
     def dropped(self, shard: int, part: int, suffix: str) -> Path:
         """A file of documents that a pass dropped."""

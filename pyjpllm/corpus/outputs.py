@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.faults import Fault
@@ -21,16 +21,57 @@ from pyjpllm.files import atomic_write
 _LEVEL = 3
 
 
+class Writer(Protocol):
+    """Writes documents into a file, which appears when the ``with`` block ends well, or not at all."""
+
+    def __enter__(self) -> Writer: ...
+
+    def add(self, document: Document) -> None:
+        """Append a document."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class TokenSink(Protocol):
+    """Where documents become tokens. Tokenizers live on a floor above this room, so whoever starts a run that writes
+    tokens hands one in (``pyjpllm.data.token_output.TokenOutput``). It goes to other processes: it can be pickled."""
+
+    fingerprint: str
+    """Tells tokenizers apart: a run goes on only with the same."""
+
+    def writer(self, prefix: Path, /) -> Writer:
+        """Writes one shard's documents to the token files ``prefix``."""
+        ...
+
+    def join(self, prefixes: Sequence[Path], target: Path, /, *, characters: int, size: int) -> dict[str, Any]:
+        """The token files ``target`` out of those of shards, in their order, leaving out those that are not there.
+
+        Where ``target`` is complete already, nothing is done. ``characters`` and ``size`` (bytes of UTF-8) are those of
+        the text. Returns what the report says of them, with ``tokens`` and ``characters_per_token``.
+        """
+        ...
+
+
+def _text_writer(path: Path) -> Writer:
+    return DocumentWriter(path, level=_LEVEL)
+
+
 class SplitWriter:
     """``with SplitWriter(name, file_mib) as writer: writer.add(document)``: into name(0), name(1), ... with about
     ``file_mib`` MiB of text each; None: all into name(0). Without a document no file is made."""
 
-    def __init__(self, name: Callable[[int], Path], file_mib: int | None) -> None:
+    def __init__(
+        self, name: Callable[[int], Path], file_mib: int | None, make: Callable[[Path], Writer] = _text_writer
+    ) -> None:
         self._name = name
+        self._make = make
         self._limit = None if file_mib is None else file_mib << 20
         self._part = 0
         self._size = 0
-        self._writer: DocumentWriter | None = None
+        self._writer: Writer | None = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> SplitWriter:
@@ -38,7 +79,7 @@ class SplitWriter:
 
     def begin(self) -> None:
         """Make the next file, also if no document follows."""
-        self._writer = self._open.enter_context(DocumentWriter(self._name(self._part), level=_LEVEL))
+        self._writer = self._open.enter_context(self._make(self._name(self._part)))
         self._part += 1
         self._size = 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyjpllm.corpus.inputs import suffix_of
 from pyjpllm.corpus.intake import SUFFIXES, Span
@@ -19,22 +20,29 @@ class Shard:
 
     def as_json(self) -> list[list[str | int | None]]:
         """As plain values."""
-        return [[str(span.path), span.start, span.end] for span in self.spans]
+        return [
+            [str(span.path), span.start, span.end, *([str(span.original), span.by] if span.original else [])]
+            for span in self.spans
+        ]
 
 
 def shard_from_json(values: Sequence[Sequence[str | int | None]]) -> Shard:
     """The shard that ``Shard.as_json`` wrote."""
-    return Shard(tuple(Span(Path(str(path)), int(start or 0), end) for path, start, end in values))  # type: ignore[arg-type]
+    return Shard(tuple(_span_from_json(*value) for value in values))
 
 
-def plan_shards(files: Sequence[Path], shard_bytes: int) -> list[Shard]:
-    """The shards of ``files``, in their order: small files together until they reach ``shard_bytes``, a large plain
-    JSON Lines or Parquet file in parts of about that much."""
+def _span_from_json(path: Any, start: Any, end: Any, original: Any = None, by: Any = "") -> Span:
+    return Span(Path(path), start, end, None if original is None else Path(original), by)
+
+
+def plan_shards(files: Sequence[Path], shard_bytes: int, pairs: Sequence[Span] = ()) -> list[Shard]:
+    """The shards of ``files`` and of ``pairs`` of pages, in their order: small files together until they reach
+    ``shard_bytes``, a large plain JSON Lines or Parquet file in parts of about that much."""
     shards: list[Shard] = []
     gathered: list[Span] = []
     size = 0
-    for file in files:
-        for span, weight in _spans(file, shard_bytes):
+    for spans in (*(_spans(file, shard_bytes) for file in files), ((pair, _size(pair.path)) for pair in pairs)):
+        for span, weight in spans:
             if gathered and size + weight > shard_bytes:
                 shards.append(Shard(tuple(gathered)))
                 gathered, size = [], 0
@@ -45,11 +53,15 @@ def plan_shards(files: Sequence[Path], shard_bytes: int) -> list[Shard]:
     return shards
 
 
-def _spans(file: Path, shard_bytes: int) -> Iterator[tuple[Span, int]]:
+def _size(file: Path) -> int:
     try:
-        size = file.stat().st_size
+        return file.stat().st_size
     except OSError:
-        size = 0  # reading it says what is wrong with it
+        return 0  # reading it says what is wrong with it
+
+
+def _spans(file: Path, shard_bytes: int) -> Iterator[tuple[Span, int]]:
+    size = _size(file)
     suffix = suffix_of(file, SUFFIXES)
     if size <= shard_bytes or suffix not in (".jsonl", ".parquet"):
         yield Span(file), size

@@ -25,7 +25,7 @@ def reference() -> str:
     """The text of docs/corpus-configuration.md."""
     parts = [_HEAD]
     for name, table in (("input", InputConfig), ("output", OutputConfig), ("run", RunConfig)):
-        parts.append(section(name, table))
+        parts.append(section(name, table).replace("### [input.pairs]", "### [[input.pairs]]"))
     by_class = {table: name for name, table in kinds().items()}
     for stage in STAGES:
         text = section("stage", stage)

@@ -52,6 +52,9 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
         if stage["changed"]:
             yield f"    ({stage['changed']:,} documents changed)"
     yield _row("written", written, read, report["seconds"].get("write"))
+    if "tokens" in report:
+        tokens = report["tokens"]
+        yield f"{tokens['tokens']:,} tokens, {tokens['characters_per_token']:.2f} characters a token"
     seconds = sum(report["seconds"].values())
     if seconds:
         speed = read["documents"] / seconds

@@ -55,7 +55,9 @@ class EncodeStats:
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
+    """Texts as ids: those of all texts one after another, each with eos, and how many each has."""
+
     ids: NDArray[np.generic]
     sizes: NDArray[np.int64]
     characters: int
@@ -83,23 +85,15 @@ def encode_files(
     for file in files:
         if file.resolve() in targets:
             raise UserError(f"{file}: is an input and would be overwritten")
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
-    if count < 1:
-        raise UserError(f"workers = {count}: at least 1")
-    stats = EncodeStats(eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint)
+    count = _processes(workers)
+    stats = _nothing_yet(tokenizer)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(prefix)
     with IndexedWriter(prefix, tokenizer.vocab_size) as writer:
         with contextlib.closing(_encoded(_batches(files), tokenizer, count)) as results:
             for result in results:
                 writer.add_many(result.ids, result.sizes)
-                stats = replace(
-                    stats,
-                    documents=stats.documents + len(result.sizes),
-                    tokens=stats.tokens + len(result.ids),
-                    characters=stats.characters + result.characters,
-                    bytes=stats.bytes + result.bytes,
-                )
+                stats = _with(stats, result)
                 if progress is not None:
                     progress(stats)
         if stats.documents == 0:
@@ -108,6 +102,43 @@ def encode_files(
     with atomic_write(stats_path(prefix)) as temporary:
         temporary.write_text(json.dumps(asdict(stats), indent=2) + "\n")
     return stats
+
+
+def count_tokens(
+    inputs: str | PathLike[str] | Iterable[str | PathLike[str]],
+    tokenizer_path: str | PathLike[str],
+    *,
+    workers: int | None = None,
+) -> EncodeStats:
+    """What ``encode_files`` would say of ``inputs``, without writing anything."""
+    tokenizer = Tokenizer.load(Path(tokenizer_path))
+    files = expand_inputs(inputs)
+    stats = _nothing_yet(tokenizer)
+    with contextlib.closing(_encoded(_batches(files), tokenizer, _processes(workers))) as results:
+        for result in results:
+            stats = _with(stats, result)
+    return stats
+
+
+def _processes(workers: int | None) -> int:
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if count < 1:
+        raise UserError(f"workers = {count}: at least 1")
+    return count
+
+
+def _nothing_yet(tokenizer: Tokenizer) -> EncodeStats:
+    return EncodeStats(eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint)
+
+
+def _with(stats: EncodeStats, more: Encoded) -> EncodeStats:
+    return replace(
+        stats,
+        documents=stats.documents + len(more.sizes),
+        tokens=stats.tokens + len(more.ids),
+        characters=stats.characters + more.characters,
+        bytes=stats.bytes + more.bytes,
+    )
 
 
 def stats_path(prefix: str | PathLike[str]) -> Path:
@@ -137,15 +168,15 @@ def _batches(files: Sequence[Path]) -> Iterator[list[str]]:
         yield batch
 
 
-def _encoded(batches: Iterator[list[str]], tokenizer: Tokenizer, workers: int) -> Generator[_Encoded, None, None]:
+def _encoded(batches: Iterator[list[str]], tokenizer: Tokenizer, workers: int) -> Generator[Encoded, None, None]:
     """The batches encoded, in their order; a few for each worker are on the way at a time."""
     if workers == 1:
         for batch in batches:
-            yield _encode(tokenizer, batch)
+            yield encode_texts(tokenizer, batch)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.model_path,))
-    waiting: deque[Future[_Encoded]] = deque()
+    waiting: deque[Future[Encoded]] = deque()
     try:
         for batch in batches:
             waiting.append(pool.submit(_encode_here, batch))
@@ -159,7 +190,8 @@ def _encoded(batches: Iterator[list[str]], tokenizer: Tokenizer, workers: int) -
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> _Encoded:
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> Encoded:
+    """The ids of ``texts``, with eos behind each."""
     ids: list[int] = []
     sizes: list[int] = []
     for text in texts:
@@ -167,7 +199,7 @@ def _encode(tokenizer: Tokenizer, texts: list[str]) -> _Encoded:
         ids += tokenizer.encode(text)
         ids.append(tokenizer.eos_id)
         sizes.append(len(ids) - before)
-    return _Encoded(
+    return Encoded(
         np.array(ids, dtype=token_dtype(tokenizer.vocab_size)),
         np.array(sizes, np.int64),
         sum(map(len, texts)),
@@ -192,6 +224,6 @@ def _start_worker(model_path: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _encode_here(texts: list[str]) -> _Encoded:
+def _encode_here(texts: list[str]) -> Encoded:
     assert _tokenizer is not None
-    return _encode(_tokenizer, texts)
+    return encode_texts(_tokenizer, texts)

@@ -57,7 +57,7 @@ def test_a_config(tmp_path: Path) -> None:
         ('"jsonl"', '"json"', 'c.toml:5: output.format = "json": did you mean "jsonl"? (allowed: '),
         ("paths", "path", "c.toml:2: input.path = "),
         ('["in"]', '"in"', 'c.toml:2: input.paths = "in": must be a list of texts in quotes; did you mean ["in"]?'),
-        ('["in"]', "[]", "c.toml:2: input.paths = []: must have at least one entry"),
+        ('["in"]', "[]", "c.toml:1: input: there is nothing to read; write paths = "),
         ('kind = "language"', 'kind = "langage"', "c.toml:12: stage.kind = \"langage\": no such kind of stage; did"),
         ('kind = "language"\n', "", "c.toml:11: stage.kind is missing; allowed: language"),
         ("min_probability = 0.6", "min_probability = 6", "c.toml:13: stage.min_probability = 6: must be at most 1"),
@@ -113,8 +113,9 @@ def test_the_reference_is_current() -> None:
     assert written == reference(), "run: python -m pyjpllm.corpus.reference > docs/corpus-configuration.md"
 
 
-def test_the_example() -> None:
-    load_corpus_config(ROOT / "examples" / "corpus.toml")
+@pytest.mark.parametrize("name", ["corpus.toml", "parallel.toml"])
+def test_the_examples(name: str) -> None:
+    load_corpus_config(ROOT / "examples" / name)
 
 
 def test_rules_and_edits_in_a_pipeline(tmp_path: Path) -> None:

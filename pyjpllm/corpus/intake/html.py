@@ -1,4 +1,4 @@
-"""The text of a page: bytes to characters, then Resiliparse's extraction."""
+"""The text of a page: bytes to characters, then Resiliparse's extraction, or trafilatura's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pyjpllm.corpus.faults import Fault, excerpt_of
 from pyjpllm.corpus.intake.bounded import Bounds
 from pyjpllm.corpus.intake.item import Item, Span
 from pyjpllm.corpus.intake.text import read_whole
+from pyjpllm.errors import UserError
 
-Extract = Literal["main", "all"]
+Extract = Literal["main", "all", "trafilatura"]
 
 # Resiliparse takes quadratic time in these: 4 s for elements nested 10,000 deep, minutes for 200,000 attributes in a
 # tag. A browser itself stops nesting at 512.
@@ -59,7 +60,7 @@ def document_of(page: Page, path: str, at: int, extract: Extract) -> Document | 
         return Fault("undecodable", path, at, detail, excerpt_of(page.data))
     meta = {**page.meta, "encoding": found.name}
     if "html" in page.content_type:
-        wrong = _too_much(text)
+        wrong = too_much(text)
         if wrong:
             return Fault("bad-html", path, at, _detail(page, wrong), excerpt_of(text))
         try:
@@ -71,29 +72,51 @@ def document_of(page: Page, path: str, at: int, extract: Extract) -> Document | 
     return Document(text, meta)
 
 
+def check_extract(extract: Extract) -> None:
+    """Raise UserError where the library that ``extract`` needs is not installed."""
+    if extract == "trafilatura":
+        try:
+            import trafilatura  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f'input.extract = "trafilatura": it cannot be loaded ({error}); '
+                "pip install 'pyjpllm[trafilatura]', or take extract = \"main\""
+            ) from None
+
+
 def _extracted(html: str, meta: dict[str, Any], extract: Extract) -> str:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(html)
     if tree.title:
-        meta["title"] = _encodable(str(tree.title))
+        meta["title"] = encodable(str(tree.title))
     root = tree.document.query_selector("html") if tree.document is not None else None
     language = root.getattr("lang") if root is not None else None
     if language:
-        meta["html_lang"] = _encodable(str(language))
+        meta["html_lang"] = encodable(str(language))
+    if extract == "trafilatura":
+        return encodable(_by_trafilatura(html))
     text: str = extract_plain_text(
         tree, preserve_formatting=True, main_content=extract == "main", list_bullets=False, alt_texts=False
     )
-    return _encodable(text)
+    return encodable(text)
 
 
-def _encodable(text: str) -> str:
+def _by_trafilatura(html: str) -> str:
+    import trafilatura
+
+    # Without what it remembers from page to page: the text of one must not depend on those before it.
+    found = trafilatura.extract(html, include_comments=False, deduplicate=False, with_metadata=False)
+    return found or ""
+
+
+def encodable(text: str) -> str:
     """Character references can name half of a surrogate pair."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _too_much(html: str) -> str | None:
+def too_much(html: str) -> str | None:
     """What of a page would keep the parser busy for too long; None where nothing does."""
     for tag in _LONG_TAG.findall(html):
         if len(tag.split()) > _MAX_ATTRIBUTES:

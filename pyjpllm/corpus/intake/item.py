@@ -20,3 +20,7 @@ class Span:
     path: Path
     start: int = 0
     end: int | None = None
+    original: Path | None = None
+    """Of a page that is a translation (``pairs``): the page that it is of ..."""
+    by: str = ""
+    """... and what joins their segments."""

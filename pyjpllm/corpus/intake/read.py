@@ -11,6 +11,7 @@ from pyjpllm.corpus.intake.bounded import Bounds, os_fault
 from pyjpllm.corpus.intake.html import Extract, read_html
 from pyjpllm.corpus.intake.item import Item, Span
 from pyjpllm.corpus.intake.mo import read_mo
+from pyjpllm.corpus.intake.pairs import read_pair
 from pyjpllm.corpus.intake.parquet import read_parquet
 from pyjpllm.corpus.intake.text import read_json_lines, read_plain_text
 from pyjpllm.corpus.intake.warc import read_warc
@@ -37,6 +38,9 @@ def read_span(span: Span, bounds: Bounds, extract: Extract = "main") -> Iterator
         yield Fault("empty-file", path, 0, "no byte in it")
         return
     suffix = inputs.suffix_of(span.path, SUFFIXES)
+    if span.original is not None:
+        yield from read_pair(span, bounds)
+        return
     if suffix == ".parquet":
         yield from read_parquet(span, bounds)
     elif suffix in _WARC:
