@@ -4,6 +4,8 @@
 
 PYBIND11_MODULE(_text, m) {
     m.doc() = "pyjpllm's work on text: one pass over the characters. Text comes as str, without surrogates.";
+    bind_language_model(m);
+    bind_linear(m);
     bind_lists(m);
     bind_measures(m);
     bind_minhash(m);

@@ -42,6 +42,8 @@ inline std::vector<jpllm::text::Code> owned_codes(const py::str& text) {
 }
 
 // Each adds a family of functions to the module.
+void bind_language_model(py::module_& m);
+void bind_linear(py::module_& m);
 void bind_lists(py::module_& m);
 void bind_measures(py::module_& m);
 void bind_minhash(py::module_& m);

@@ -16,20 +16,21 @@ inline std::uint64_t mix(std::uint64_t h) {
     return h;
 }
 
+constexpr std::uint64_t kGramFactor = 0x9e3779b97f4a7c15ULL;  // odd, of no structure: 2^64 by the golden ratio
+
 // Calls use(mixed hash) for every gram in order. +1: a NUL is not nothing.
 template <class Use>
 void each_gram(Codes text, std::size_t n, Use use) {
-    constexpr std::uint64_t kFactor = 0x9e3779b97f4a7c15ULL;  // odd, of no structure: 2^64 by the golden ratio
     const std::size_t first = text.size < n ? text.size : n;
     if (first == 0) return;
-    std::uint64_t h = 0, leaving = 1;  // the factor of the code that leaves: kFactor^n
+    std::uint64_t h = 0, leaving = 1;  // the factor of the code that leaves: kGramFactor^n
     for (std::size_t i = 0; i < first; ++i) {
-        h = h * kFactor + text[i] + 1;
-        leaving *= kFactor;
+        h = h * kGramFactor + text[i] + 1;
+        leaving *= kGramFactor;
     }
     use(mix(h));
     for (std::size_t i = n; i < text.size; ++i) {
-        h = h * kFactor + text[i] + 1 - leaving * (std::uint64_t{text[i - n]} + 1);
+        h = h * kGramFactor + text[i] + 1 - leaving * (std::uint64_t{text[i - n]} + 1);
         use(mix(h));
     }
 }
