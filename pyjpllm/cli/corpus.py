@@ -1,4 +1,4 @@
-"""`jpllm corpus build CONFIG --run DIR`, `jpllm corpus stats DIR` and `jpllm corpus inspect FILE --preset NAME`."""
+"""`jpllm corpus build CONFIG --run DIR`, `jpllm corpus stats DIR`, and the commands of the files beside this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pyjpllm.cli import corpus_inspect, exits
+from pyjpllm.cli import corpus_classifier, corpus_inspect, corpus_perplexity, exits
 from pyjpllm.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 
 app.command("inspect", epilog=corpus_inspect.EXAMPLE)(corpus_inspect.command)
+app.add_typer(corpus_classifier.app, name="classifier")
+app.add_typer(corpus_perplexity.app, name="perplexity")
 
 _LINE_EVERY_S = 30.0
 

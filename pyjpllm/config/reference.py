@@ -108,7 +108,9 @@ def _type(field: FieldInfo) -> str:
         return "table of lists of texts" if typing.get_origin(inner) is list else "table of tables"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "table"
-    kind = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}[annotation]
+    kinds = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}
+    several = [kind for kind in typing.get_args(annotation) if kind in kinds]
+    kind = " or ".join(kinds[kind] for kind in several or [annotation])
     return kind + _limits(field, whole=annotation is int)
 
 

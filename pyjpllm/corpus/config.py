@@ -31,6 +31,7 @@ from pyjpllm.corpus.intake.pairs import JoinedBy, pair_spans
 from pyjpllm.corpus.language import LanguageConfig
 from pyjpllm.corpus.normalize import NormalizeConfig
 from pyjpllm.corpus.personal import PersonalConfig
+from pyjpllm.corpus.quality.stages import ClassifierConfig, PerplexityConfig
 from pyjpllm.corpus.rules.config import EditConfig, RulesConfig
 from pyjpllm.corpus.stage_config import GlobalStepConfig, StageConfig
 from pyjpllm.errors import nearest
@@ -47,6 +48,8 @@ STAGES: tuple[type[StageConfig] | type[GlobalStepConfig], ...] = (
     RepeatedSubstringsConfig,
     DecontaminationConfig,
     PersonalConfig,
+    ClassifierConfig,
+    PerplexityConfig,
 )
 
 

@@ -1,0 +1,168 @@
+"""`jpllm corpus classifier train LABELS --out MODEL` and `jpllm corpus classifier evaluate MODEL LABELS`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pyjpllm.corpus.quality.labels import Example
+
+app = typer.Typer(
+    help="Classifiers of documents by labels, such as an educational value: linear on character n-grams.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Example: jpllm corpus classifier train labelled.jsonl --label educational --out educational.safetensors",
+)
+
+Labelled = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="LABELS...", help="Documents whose meta have a label.", show_default=False),
+]
+Field = Annotated[str, typer.Option("--label", metavar="FIELD", help="The label's field in the meta.")]
+Positive = Annotated[
+    list[Path] | None,
+    typer.Option("--positive", help="Instead of LABELS: good documents. Can be given again.", show_default=False),
+]
+Negative = Annotated[
+    list[Path] | None,
+    typer.Option("--negative", help="The other documents. Can be given again.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command(epilog="Example: jpllm corpus classifier train --positive books/ --negative 'crawl/*.jsonl.zst' --out m")
+def train(
+    out: Annotated[Path, typer.Option("--out", help="The model's file.", show_default=False)],
+    labelled: Labelled = None,
+    field: Field = "label",
+    positive: Positive = None,
+    negative: Negative = None,
+    good: Annotated[
+        str | None,
+        typer.Option(help="Names: the label whose probability is the score. Numbers: the least that is good."),
+    ] = None,
+    longest: Annotated[int, typer.Option(min=1, max=16, help="Characters of the longest n-grams.")] = 4,
+    bits: Annotated[int, typer.Option(min=8, max=28, help="2^bits weights a label.")] = 20,
+    characters: Annotated[int, typer.Option(min=1, help="Looked at from a document's beginning.")] = 3000,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 5,
+    rate: Annotated[float, typer.Option(min=1e-6, help="AdaGrad's step.")] = 0.3,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share held out: half to calibrate, half to test.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the split and the order.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier, calibrate it, and test it on documents that were held out."""
+    from pyjpllm.corpus.quality import Settings, train_classifier
+
+    settings = Settings(longest, bits, characters, epochs, rate, held_out, seed)
+    examples = _examples(labelled, field, positive, negative, characters)
+    classifier = train_classifier(
+        examples, settings, good=good, progress=lambda line: typer.echo(f"corpus: {line}", err=True)
+    )
+    classifier.save(out)
+    report = dict(classifier.report)
+    typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(_trained(out, report)))
+
+
+@app.command(epilog="Example: jpllm corpus classifier evaluate educational.safetensors labelled.jsonl")
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model's file.", show_default=False)],
+    labelled: Labelled = None,
+    field: Field = "label",
+    positive: Positive = None,
+    negative: Negative = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a classifier is worth on labelled documents, and what each threshold of its score would keep."""
+    import numpy as np
+
+    from pyjpllm.corpus.quality import load_classifier, metrics
+    from pyjpllm.corpus.quality.training import judge
+    from pyjpllm.errors import UserError
+
+    classifier = load_classifier(model)
+    examples = _examples(labelled, field, positive, negative, classifier.characters)
+    if not examples:
+        raise UserError("no document to evaluate on")
+    values = classifier.values()
+    report = {
+        "documents": len(examples),
+        "good": classifier.good,
+        **judge(classifier, examples),
+        "thresholds": metrics.by_threshold(
+            np.array(classifier.scores([one.text for one in examples])),
+            np.array([classifier.is_good(one.label) for one in examples]),
+            min(values),
+            max(values),
+        ),
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(_evaluated(report)))
+
+
+def _examples(
+    labelled: list[Path] | None,
+    field: str,
+    positive: list[Path] | None,
+    negative: list[Path] | None,
+    characters: int,
+) -> list[Example]:
+    from pyjpllm.corpus.quality.labels import read_labelled, read_two_sets
+    from pyjpllm.errors import UserError
+
+    if labelled and (positive or negative):
+        raise UserError("LABELS and --positive, --negative are two ways to label documents: give one")
+    if labelled:
+        return read_labelled(labelled, field, characters)
+    if not positive or not negative:
+        raise UserError("no labelled documents: give files whose meta have a label, or both --positive and --negative")
+    return read_two_sets(positive, negative, characters)
+
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "ece": "calibration error",
+    "mean_absolute_error": "mean abs. error",
+}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _trained(out: Path, report: dict[str, Any]) -> list[str]:
+    documents, labels = report["documents"], report["labels"]
+    names = [name for name in _NAMES if name in report["held_out"]]
+    lines = [
+        f"{sum(documents.values()):,} documents: {documents['train']:,} to train, {documents['calibrate']:,} to "
+        f"calibrate, {documents['test']:,} to test",
+        "labels: " + ", ".join(f"{label} {count:,}" for label, count in labels.items()),
+        "",
+        f"{'on the test documents':<24}" + "".join(f"{_NAMES[name]:>19}" for name in names),
+    ]
+    for title, key in (("as trained", "uncalibrated"), ("calibrated", "held_out")):
+        lines.append(f"{title:<24}" + "".join(f"{_number(report[key][name]):>19}" for name in names))
+    return [*lines, "", f"model: {out} ({out.stat().st_size / 1e6:.1f} MB)"]
+
+
+def _evaluated(report: dict[str, Any]) -> list[str]:
+    shown = ", ".join(f"{_NAMES[name]} {_number(report[name])}" for name in _NAMES if name in report)
+    good = report["good"]
+    lines = [
+        f"{report['documents']:,} documents: {shown}",
+        "",
+        f"good: {good}" if isinstance(good, str) else f"good: {good} and more",
+        f"{'score from':>10}{'kept':>9}{'precision':>11}{'recall':>9}{'F1':>9}",
+    ]
+    for row in report["thresholds"]:
+        line = f"{row['threshold']:>10.2f}"
+        for name, width in (("kept", 9), ("precision", 11), ("recall", 9), ("f1", 9)):
+            line += f"{'-' if row[name] is None else f'{row[name]:.1%}':>{width}}"
+        lines.append(line)
+    return lines
