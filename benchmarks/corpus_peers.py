@@ -1,8 +1,11 @@
-"""What HojiChar and datatrove say of documents, and how long they take; run under a Python that has
-them: python corpus_peers.py hojichar|fineweb2 DOCUMENTS.jsonl OUT.json MOST.
+"""What HojiChar and datatrove say of documents, and how long they take; run under a Python that has them.
 
-It imports nothing of pyjpllm. OUT has the CPU seconds, the characters, and for each of the first MOST documents the
-reasons of the filters that drop it: of all filters for HojiChar, of the first one for FineWeb2's.
+    python corpus_peers.py hojichar|fineweb2 DOCUMENTS.jsonl
+
+It imports nothing of pyjpllm. It reads a line `judge FIRST LAST`, `time FIRST LAST` or `about` and answers with a line
+of JSON, until its input ends: for each of the documents the reasons of the filters that drop it (of all filters for
+HojiChar; for FineWeb2's of the first one, as its pipeline runs them); the CPU seconds of that, with what the pipeline
+does, where the first filter that drops a document is the last; versions, and HojiChar's word lists.
 """
 
 from __future__ import annotations
@@ -83,19 +86,44 @@ def fineweb2_filters() -> list[Filter]:
     return [(name, judge(each)) for name, each in filters.items()]
 
 
-def main(kind: str, documents: str, out: str, most: str) -> None:
+def about(kind: str) -> dict[str, Any]:
+    """The versions of what judges, and for HojiChar the files of its word lists by the names of our rules."""
+    from importlib.metadata import version
+
+    packages = ["hojichar"] if kind == "hojichar" else ["datatrove", "spacy", "SudachiPy", "SudachiDict-core"]
+    found: dict[str, Any] = {"versions": {name: version(name) for name in packages}, "lists": {}}
+    if kind == "hojichar":
+        import hojichar
+
+        folder = Path(hojichar.__file__).parent / "dict"
+        names = {"adult": "adult_keywords_ja", "discrimination": "discrimination_keywords_ja"}
+        names |= {"violence": "violence_keywords_ja", "advertising": "advertisement_keywords_ja"}
+        found["lists"] = {name: str(folder / f"{file}.txt") for name, file in names.items()}
+    return found
+
+
+def main(kind: str, documents: str) -> None:
     with open(documents, encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line in itertools.islice(file, int(most))]
+        texts = [json.loads(line)["text"] for line in file]
     filters = {"hojichar": hojichar_filters, "fineweb2": fineweb2_filters}[kind]()
     for _, why in filters:
         why(texts[0])  # dictionaries are read
-    reasons: list[list[str]] = []
-    started = time.process_time()
-    for text in texts:
-        found = (reason for _, why in filters if (reason := why(text)) is not None)
-        reasons.append(list(found) if kind == "hojichar" else list(itertools.islice(found, 1)))
-    seconds = time.process_time() - started
-    Path(out).write_text(json.dumps({"seconds": seconds, "reasons": reasons}), encoding="utf-8")
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # what the packages print is no answer
+    for line in sys.stdin:
+        what, *numbers = line.split()
+        answer: Any = about(kind)
+        if what != "about":
+            part = texts[slice(*map(int, numbers))]
+            whole = what == "judge" and kind == "hojichar"
+            started = time.process_time()
+            reasons = []
+            for text in part:
+                found = (reason for _, why in filters if (reason := why(text)) is not None)
+                reasons.append(list(found) if whole else list(itertools.islice(found, 1)))
+            seconds = time.process_time() - started
+            answer = reasons if what == "judge" else {"seconds": seconds}
+        print(json.dumps(answer, ensure_ascii=False), file=answers, flush=True)
 
 
 if __name__ == "__main__":

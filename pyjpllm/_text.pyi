@@ -63,3 +63,19 @@ class NgramCounter:
     @property
     def bytes(self) -> int: ...
     def table(self, min_count: int) -> tuple[NDArray[np.uint64], int, float]: ...
+
+class SudachiWords:
+    def __init__(
+        self,
+        dictionary: NDArray[np.uint8],
+        categories: NDArray[np.uint32],
+        changes: Sequence[tuple[str, str]],
+        long_vowels: str,
+        left_brackets: str,
+        right_brackets: str,
+        longest_reading: int,
+        unknown: Sequence[tuple[int, bool, bool, int, Sequence[tuple[int, int, int, bool]]]],
+        single: tuple[int, int, int, bool],
+        shortest_katakana: int,
+    ) -> None: ...
+    def cut(self, text: str) -> NDArray[np.int32]: ...

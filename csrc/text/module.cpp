@@ -9,4 +9,5 @@ PYBIND11_MODULE(_text, m) {
     bind_lists(m);
     bind_measures(m);
     bind_minhash(m);
+    bind_sudachi(m);
 }

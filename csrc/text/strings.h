@@ -47,3 +47,4 @@ void bind_linear(py::module_& m);
 void bind_lists(py::module_& m);
 void bind_measures(py::module_& m);
 void bind_minhash(py::module_& m);
+void bind_sudachi(py::module_& m);

@@ -6,15 +6,17 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 from pydantic import ValidationError
 
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.rules import EditConfig, RulesConfig, RulesStage, load_preset, preset_names
-from pyjpllm.corpus.rules.edits import EDITS, japanese_lines
+from pyjpllm.corpus.rules.edits import EDITS, japanese_lines, swallow_punctuation
 from pyjpllm.corpus.rules.measures import Meter, lz4_ratio, zlib_ratio
 from pyjpllm.corpus.rules.presets import BOUNDS
 from pyjpllm.corpus.rules.stage import host_of
 from pyjpllm.errors import UserError
+from tests.corpus.texts import texts
 
 
 def unlike(n: int, start: int = 0) -> str:
@@ -47,6 +49,9 @@ def twice(n: int, length: int) -> str:
     """``length`` characters, in which n words of one character come twice."""
     words = "".join(chr(0x4E00 + i) + chr(0x3041 + 2 * i) for i in range(n))[:n]
     return words + "a" * (length - 2 * n) + words
+
+
+LAZY_AND_WHOLE = [(name, stage(name), stage(name, all_measures=True)) for name in preset_names()]
 
 
 # (rule, text that is just kept, text that is just dropped)
@@ -175,10 +180,31 @@ def test_a_preset_builds_and_judges_the_empty_text(name: str) -> None:
     judge = stage(name)
     names = [rule.name for rule in judge.preset.rule]
     assert len(set(names)) == len(names)
+    assert names == [finding.rule.name for finding in judge.judge(Document(""))[1]], "rules stand as they are judged"
     (verdict,) = judge([Document("")])
     assert verdict.document.text == ""
+    assert set(verdict.measures) == set(judge.judge(Document(""))[2]) or verdict.reason is not None
+    judge = stage(name, all_measures=True)
+    (verdict,) = judge([Document("")])
     assert set(verdict.measures) == {rule.measure for rule in judge.preset.rule if rule.measure}
     assert set(judge.limits) == set(verdict.measures)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts)
+def test_what_is_not_measured_changes_no_verdict(text: str) -> None:
+    for name, lazy, whole in LAZY_AND_WHOLE:
+        (first,), (second,) = lazy([Document(text)]), whole([Document(text)])
+        assert (first.reason, first.document) == (second.reason, second.document), name
+        assert first.measures == {key: second.measures[key] for key in first.measures}
+        if first.reason is None:
+            assert first.measures == second.measures
+
+
+def test_a_document_that_a_cheap_rule_drops_is_not_cut_into_words() -> None:
+    measured = stage("fineweb2-ja")([Document("行\n" * 9)])[0]
+    assert measured.reason == "duplicate_lines"
+    assert not any("word" in name for name in measured.measures)
 
 
 def test_the_verdict_names_the_first_rule_that_drops() -> None:
@@ -305,9 +331,23 @@ def test_edits() -> None:
     assert footer(f"{body}\nホーム プライバシーポリシー\n{unlike(9)}") == body
     assert footer(body) == body
     assert footer("") == ""
+    assert swallow_punctuation("文，文．") == "文、文。"
+    assert swallow_punctuation("文，，文、文、") == "文，，文、文、"  # more runs of the Japanese mark
+    assert swallow_punctuation("文，，文、３，Ａ，字，") == "文、、文、３，Ａ，字、"
     edit = EditConfig.model_validate({"kind": "edit", "edits": ["swallow-punctuation", "footer"]}).build()
     (verdict,) = edit([Document("文，文．", {"id": 1})])
     assert (verdict.document.text, verdict.document.meta, verdict.reason) == ("文、文。", {"id": 1}, None)
+
+
+def test_a_preset_edits_what_its_rules_have_kept() -> None:
+    judge = stage("llm-jp-v1", without=["compression"])
+    (verdict,) = judge([Document("No kana here\nかな。\n" + "漢" * 60)])
+    assert (verdict.reason, verdict.document.text) == (None, "かな。")
+    assert verdict.measures["kuten_fraction"] == 1 / 77  # of the text as it was
+    (verdict,) = judge([Document("No kana here\n" + "漢" * 60)])
+    assert (verdict.reason, verdict.document.text[:2]) == ("kana", "No")
+    own = stage("llm-jp-v1", without=["compression", "kana", "kuten"])
+    assert own([Document("No kana here。\n")])[0].reason == "emptied"
 
 
 def test_the_tables_in_the_docs_are_current() -> None:

@@ -36,6 +36,10 @@ class RulesConfig(StageConfig):
     blocked_hosts: str | None = None
     """A file of hosts, one a line, to drop, with all below them, by the document's `url`."""
 
+    all_measures: bool = False
+    """Measures dropped documents to the end too, for whole histograms in the report. Without it, a document that a
+    cheap rule drops is not cut into words. What is kept and dropped is the same."""
+
     def build(self) -> RulesStage:
         """The stage. Raises UserError for a preset, rule, bound, list or tagger that is not there."""
         override = {name: {str(bound): value for bound, value in new.items()} for name, new in self.override.items()}
@@ -45,7 +49,7 @@ class RulesConfig(StageConfig):
         if self.blocked_hosts is not None:
             rule = Rule(name="blocked_host", not_hosts=tuple(read_words(Path(self.blocked_hosts))))
             preset = preset.model_copy(update={"rule": (rule, *preset.rule)})
-        return RulesStage(preset, self.lists, self.name or self.kind)
+        return RulesStage(preset, self.lists, self.name or self.kind, all_measures=self.all_measures)
 
 
 class EditConfig(StageConfig):

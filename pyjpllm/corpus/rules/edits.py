@@ -11,6 +11,8 @@ from pyjpllm.corpus.rules.lists import load_list
 _KANA = re.compile("[\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
 _URL = re.compile(r"https?://[\w/:%#$&?()~.=+\-]+")
 _ASCII_RUN = re.compile(r"[\x00-\x7f]{100,}")
+_BEFORE_MARK = "[）」』］〕】〉》\u3041-\u3096\u30a1-\u30fa々〇〻\u3400-\u9fff\uf900-\ufaff]"
+_JAPANESE_MARKS = str.maketrans("，．", "、。")
 _FOOTER_LINES = 10
 _FOOTER_SHARE = 0.3
 
@@ -25,12 +27,22 @@ def japanese_lines(text: str) -> str:
 
 
 def swallow_punctuation(text: str) -> str:
-    """`，` and `．` become `、` and `。`."""
-    return text.replace("，", "、").replace("．", "。")
+    """Swallow's kutoten.py: `，` becomes `、`, and `．` `。`, each if it is the usual mark of the text's Japanese.
+
+    That is, if more runs of it stand behind kana, kanji and closing brackets than of the Japanese mark. A run behind a
+    full-width digit or letter stays.
+    """
+    for western, japanese in (("，", "、"), ("．", "。")):
+        if western not in text:
+            continue
+        runs = {mark: len(re.findall(f"{_BEFORE_MARK}{mark}+", text)) for mark in (western, japanese)}
+        if runs[western] > runs[japanese]:
+            text = re.sub(f"(?<=[^０-９Ａ-Ｚａ-ｚ^])({western}+)", lambda run: run[0].translate(_JAPANESE_MARKS), text)
+    return text
 
 
 def footer() -> Callable[[str], str]:
-    """Cuts the text at the first of its last ten lines that is footer words by more than 30%."""
+    """Swallow's footer.py: cuts the text at the first of its last ten lines that is footer words by more than 30%."""
     words = _text.WordLists([load_list("footer")])
 
     def cut(text: str) -> str:

@@ -73,13 +73,13 @@ def choose(documents: Iterable[Document], *, index: int | None, sample: int, see
 
 
 def inspect(stage: RulesStage, index: int, document: Document) -> Inspected:
-    """Judge a document, and find the reason in its text (after the preset's edits)."""
-    edited, findings, measures = stage.judge(document)
+    """Judge a document, and find the reason in its text; that of a kept one is shown with the preset's edits."""
+    changed, findings, measures = stage.judge(document)
     reason = next((finding for finding in findings if not finding.kept), None)
     ranges: list[Range] = []
     if reason is not None and reason.rule.measure is not None:
-        ranges = highlight(reason.rule.measure, edited.text, lists=stage.words, words=stage.words_of(edited.text))
-    return Inspected(index, edited, findings, measures, ranges)
+        ranges = highlight(reason.rule.measure, changed.text, lists=stage.words, words=stage.words_of(changed.text))
+    return Inspected(index, changed, findings, measures, ranges)
 
 
 def number(value: float) -> str:

@@ -41,6 +41,13 @@ def check_measure(name: str, lists: Sequence[str]) -> None:
         raise UserError(f"no measure {name!r}{did_you_mean(name, known)}")
 
 
+def cost_class(name: str) -> int:
+    """What a measure costs: 0 one look at the characters, 1 n-grams or compression, 2 words. (the dearest)."""
+    if "word" in name:
+        return 2
+    return 1 if "gram" in name or name in COMPRESSION else 0
+
+
 class Meter:
     """Measures texts by the measures of these names; only what they need is computed."""
 
@@ -68,11 +75,7 @@ class Meter:
         self._native = asked
         self._measures = _text.Measures(asked, list(stop_words)) if asked else None
         self._words = _text.WordLists([list(lists[name]) for name in self._lists]) if self._lists else None
-        self._segmenter = segmenter if self._needs_words(native) else None
-
-    @staticmethod
-    def _needs_words(native: Sequence[str]) -> bool:
-        return any("word" in name for name in native)
+        self._segmenter = segmenter if any(cost_class(name) == 2 for name in native) else None
 
     def __call__(self, text: str) -> dict[str, float]:
         """The values by name, in the order of the names."""

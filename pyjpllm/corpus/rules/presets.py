@@ -79,7 +79,7 @@ class Preset(BaseModel):
     stop_words: str | None = None
     """The list that `stop_words` counts in."""
     edits: tuple[str, ...]
-    """Changes of the text before it is measured."""
+    """Changes of the text of documents that the rules keep."""
     lists: Mapping[str, tuple[str, ...]] = {}
     """Lists by the name that rules call them, each put together of several; a list that is not here is its own."""
     rule: tuple[Rule, ...]

@@ -18,7 +18,8 @@ def reference() -> str:
         parts.append(f"### {name}\n\n{preset.about}. Source: {preset.source}.\n")
         if preset.edits:
             parts.append(
-                f"Before it is measured, the text is changed by {', '.join(f'`{e}`' for e in preset.edits)}.\n"
+                f"The text of documents that are kept is then changed by {', '.join(f'`{e}`' for e in preset.edits)}; "
+                "one that is blank afterwards is dropped (`emptied`).\n"
             )
         if preset.not_done:
             parts.append("Not done by these rules: " + "; ".join(preset.not_done) + ".\n")

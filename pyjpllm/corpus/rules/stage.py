@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.edits import EDITS
 from pyjpllm.corpus.rules.lists import load_list, load_lists
-from pyjpllm.corpus.rules.measures import LIST_MEASURES, Meter
+from pyjpllm.corpus.rules.measures import LIST_MEASURES, Meter, cost_class
 from pyjpllm.corpus.rules.presets import Preset, Rule
 from pyjpllm.corpus.rules.words import segmenter
 from pyjpllm.corpus.stage import Limits, Verdict
+
+EMPTIED = "emptied"
+"""The reason of a document of which a preset's edits leave nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +48,57 @@ def lists_of(preset: Preset, replaced: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 class RulesStage:
-    """Keeps the documents that every rule keeps; the verdict names the first rule that does not."""
+    """Keeps the documents that every rule keeps; the verdict names the first rule that does not.
 
-    def __init__(self, preset: Preset, lists: Mapping[str, Sequence[str]] | None = None, name: str = "rules") -> None:
+    Rules are judged by what they cost: those that look at characters alone, of n-grams and compression, of words; in
+    each of these classes in the order of the preset. A document that is dropped is measured no further.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        lists: Mapping[str, Sequence[str]] | None = None,
+        name: str = "rules",
+        *,
+        all_measures: bool = False,
+    ) -> None:
         """``lists``: other lists than the preset's, by its names, each of names and paths.
 
+        ``all_measures``: dropped documents are measured to the end too. The verdict is the same.
         Raises UserError for what is not there: a list, a measure, a tagger.
         """
         self.name = name
         self.preset = preset
         self.words = lists_of(preset, lists or {})
-        self._edits = [EDITS[edit]() for edit in preset.edits]
-        self._segmenter = segmenter(preset.words) if _asks_for_words(preset) else None
-        self._meter = Meter(
-            [rule.measure for rule in preset.rule if rule.measure is not None],
-            lists=self.words,
-            segmenter=self._segmenter,
-            stop_words=() if preset.stop_words is None else load_list(preset.stop_words),
-        )
+        self._all_measures = all_measures
+        self._edits: list[Callable[[str], str]] = [EDITS[edit]() for edit in preset.edits]
+        classes: dict[int, list[Rule]] = {}
+        for rule in preset.rule:
+            classes.setdefault(-1 if rule.measure is None else cost_class(rule.measure), []).append(rule)
+        self._segmenter = segmenter(preset.words) if 2 in classes else None
+        stop_words = () if preset.stop_words is None else load_list(preset.stop_words)
+        self._steps: list[tuple[list[Rule], Meter | None]] = [
+            (rules, None if cost < 0 else self._meter(rules, stop_words)) for cost, rules in sorted(classes.items())
+        ]
         self.limits: dict[str, Limits] = {
             rule.measure: (rule.at_least, rule.at_most if rule.below is None else rule.below)
             for rule in preset.rule
             if rule.measure is not None
         }
 
+    def _meter(self, rules: Sequence[Rule], stop_words: Sequence[str]) -> Meter:
+        names = [rule.measure for rule in rules if rule.measure is not None]
+        return Meter(names, lists=self.words, segmenter=self._segmenter, stop_words=stop_words)
+
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
-        """One verdict for each document."""
+        """One verdict for each document, with what was measured on the way to it."""
         verdicts = []
         for document in documents:
-            edited, findings, measures = self.judge(document)
+            changed, findings, measures = self._judge(document, whole=self._all_measures)
             reason = next((finding.rule.name for finding in findings if not finding.kept), None)
-            verdicts.append(Verdict(edited, reason, measures))
+            if reason is None and self._edits and not changed.text.strip():
+                reason = EMPTIED
+            verdicts.append(Verdict(changed, reason, measures))
         return verdicts
 
     def words_of(self, text: str) -> list[tuple[int, int]] | None:
@@ -83,25 +106,34 @@ class RulesStage:
         return None if self._segmenter is None else [(a, b) for a, b in self._segmenter(text).tolist()]
 
     def judge(self, document: Document) -> tuple[Document, list[Finding], dict[str, float]]:
-        """The document after the edits, what every rule says of it, and all measures."""
-        text = document.text
-        for edit in self._edits:
-            text = edit(text)
-        edited = document if text == document.text else replace(document, text=text)
-        measures = self._meter(text)
-        host = host_of(document)
-        findings = []
-        for rule in self.preset.rule:
-            if rule.measure is None:
-                findings.append(Finding(rule, None, not host or rule.keeps_host(host)))
+        """The document, with the preset's edits if it is kept, what every rule says of it, and all measures."""
+        return self._judge(document, whole=True)
+
+    def _judge(self, document: Document, *, whole: bool) -> tuple[Document, list[Finding], dict[str, float]]:
+        measures: dict[str, float] = {}
+        findings: list[Finding] = []
+        for rules, meter in self._steps:
+            if meter is None:
+                host = host_of(document)
+                findings += [Finding(rule, None, not host or rule.keeps_host(host)) for rule in rules]
             else:
-                value = measures[rule.measure]
-                findings.append(Finding(rule, value, rule.keeps(value)))
-        return edited, findings, measures
+                measures |= meter(document.text)
+                for rule in rules:
+                    value = measures[rule.measure or ""]
+                    findings.append(Finding(rule, value, rule.keeps(value)))
+            if not whole and not all(finding.kept for finding in findings):
+                break
+        if self._edits and all(finding.kept for finding in findings):
+            document = edited(document, self._edits)
+        return document, findings, measures
 
 
-def _asks_for_words(preset: Preset) -> bool:
-    return any("word" in (rule.measure or "") for rule in preset.rule)
+def edited(document: Document, edits: Sequence[Callable[[str], str]]) -> Document:
+    """The document with its text changed; itself if nothing changes."""
+    text = document.text
+    for edit in edits:
+        text = edit(text)
+    return document if text == document.text else replace(document, text=text)
 
 
 class EditStage:
@@ -113,10 +145,4 @@ class EditStage:
 
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
         """The documents, changed."""
-        verdicts = []
-        for document in documents:
-            text = document.text
-            for edit in self._edits:
-                text = edit(text)
-            verdicts.append(Verdict(document if text == document.text else replace(document, text=text)))
-        return verdicts
+        return [Verdict(edited(document, self._edits)) for document in documents]

@@ -1,12 +1,14 @@
-"""What cuts a text into words, for the measures of words: scripts (native), or SudachiPy's short units (mode A)."""
+"""What cuts a text into words, for the measures of words: scripts (native), or Sudachi's short units (mode A)."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyjpllm.corpus.rules.sudachi import UnlikeSudachiError, native_words
 from pyjpllm.errors import UserError
 
 Segmenter = Callable[[str], NDArray[np.int32]]
@@ -14,6 +16,7 @@ Segmenter = Callable[[str], NDArray[np.int32]]
 
 # SudachiPy refuses input of more than 49,149 bytes; datatrove cuts at this size too.
 _MOST_BYTES = 40_000
+_log = logging.getLogger(__name__)
 
 
 def segmenter(kind: str) -> Segmenter | None:
@@ -21,19 +24,32 @@ def segmenter(kind: str) -> Segmenter | None:
 
     Raises UserError when the tagger's packages are missing.
     """
-    return None if kind == "script" else _sudachi()
+    if kind == "script":
+        return None
+    try:
+        return native_words().cut
+    except (UnlikeSudachiError, OSError) as error:
+        _log.warning("Sudachi's words are cut by SudachiPy, which is slower: %s", error)
+        return by_sudachipy()
+    except ImportError as error:
+        raise _missing(error) from None
 
 
-def _sudachi() -> Segmenter:
+def _missing(error: Exception) -> UserError:
+    return UserError(
+        f'words = "sudachi": SudachiPy or its dictionary cannot be loaded ({str(error).splitlines()[0]}); '
+        "pip install 'pyjpllm[corpus]', or take words = \"script\""
+    )
+
+
+def by_sudachipy() -> Segmenter:
+    """SudachiPy itself. Raises UserError when it is missing."""
     try:
         from sudachipy import Dictionary, SplitMode
 
         tokenizer = Dictionary().tokenizer(mode=SplitMode.A)
     except Exception as error:  # not there, or without the dictionary, for whose absence it has no class of its own
-        raise UserError(
-            f'words = "sudachi": SudachiPy or its dictionary cannot be loaded ({str(error).splitlines()[0]}); '
-            "pip install 'pyjpllm[corpus]', or take words = \"script\""
-        ) from None
+        raise _missing(error) from None
 
     def cut(text: str) -> NDArray[np.int32]:
         spans: list[tuple[int, int]] = []

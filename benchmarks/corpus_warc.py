@@ -1,0 +1,92 @@
+"""From WARC files to filtered text: pages a second of one core, for `jpllm corpus build` as a whole.
+
+    python -m benchmarks.corpus_warc --work work [--megabytes 200] [--write docs/corpus.md]
+
+A made-up crawl (benchmarks.corpus.crawl) goes through reading, the stages language, normalize and the rules of
+`swallow-v1`, and is written, by one process on one pinned core. The seconds are CPU seconds of the whole command, start
+and libraries included; the parts are those of its report.json. The best of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpus.crawl import write_crawl
+from benchmarks.ranks import REPO, write_between
+
+CONFIG = """
+[input]
+paths = ["{crawl}/*.warc.gz"]
+
+[[stage]]
+kind = "language"
+
+[[stage]]
+kind = "normalize"
+
+[[stage]]
+kind = "rules"
+preset = "swallow-v1"
+"""
+
+
+def build(config: Path, run: Path) -> tuple[float, dict[str, Any]]:
+    """CPU seconds of the command, and its report."""
+    shutil.rmtree(run, ignore_errors=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "pyjpllm", "corpus", "build", str(config), "--run", str(run)]
+    subprocess.run(command, check=True, cwd=REPO, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    report: dict[str, Any] = json.loads((run / "report.json").read_bytes())
+    return seconds, report
+
+
+def table(seconds: float, report: dict[str, Any], packed: int) -> str:
+    """Milliseconds a page by part, and pages a second."""
+    pages, kept = report["read"]["documents"], report["written"]["documents"]
+    parts = {**report["seconds"], "start, plan, report": seconds - sum(report["seconds"].values())}
+    rows = [f"| {name} | {spent / pages * 1e3:.3f} |" for name, spent in parts.items()]
+    return (
+        f"{pages:,} pages ({report['read']['characters'] / 1e6:.1f} million characters of text, {packed / 1e6:.0f} MB "
+        f"of WARC as packed) in {seconds:.1f} s of CPU time: **{pages / seconds:,.0f} pages/s**; {kept:,} are kept.\n\n"
+        "| part | ms a page |\n|---|---|\n" + "\n".join(rows)
+    )
+
+
+def main() -> None:
+    """Measure and print the table; put it into a page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--megabytes", type=float, default=200)
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    options = parser.parse_args()
+
+    crawl = (options.work / f"crawl-{options.megabytes:g}").resolve()
+    if not crawl.exists():
+        beside = crawl.with_name(crawl.name + ".tmp")
+        write_crawl(beside, options.megabytes)
+        beside.rename(crawl)
+    config = options.work / "warc.toml"
+    config.write_text(CONFIG.format(crawl=crawl), encoding="utf-8")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    seconds, report = min(
+        (build(config, options.work / "warc-run") for _ in range(options.repeat)), key=lambda each: each[0]
+    )
+    text = table(seconds, report, sum(path.stat().st_size for path in crawl.iterdir()))
+    print(text)
+    if options.write is not None:
+        write_between(options.write, "corpus-warc", text)
+
+
+if __name__ == "__main__":
+    main()
