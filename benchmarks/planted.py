@@ -5,7 +5,8 @@ Texts are drawn character by character, so that two of them share nothing by cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -49,3 +50,20 @@ def jaccard(a: str, b: str, n: int) -> float:
     """Similarity of the gram sets of two texts, not both empty."""
     first, second = grams(a, n), grams(b, n)
     return len(first & second) / len(first | second)
+
+
+_HALF = {unicodedata.normalize("NFKC", form): form for c in range(0xFF66, 0xFF9E) for form in (chr(c), chr(c) + "ﾞ",
+         chr(c) + "ﾟ") if len(unicodedata.normalize("NFKC", form)) == 1}  # fmt: skip
+_OTHER_MARKS = str.maketrans({"、": ",", "。": ".", "?": "？！", ":": "――"})
+
+VARIANTS: dict[str, Callable[[str, Planter], str]] = {
+    "as it is": lambda text, _: text,
+    "full width": lambda text, _: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
+    "half-width kana": lambda text, _: "".join(_HALF.get(c, c) for c in text),
+    "white space": lambda text, _: "\u3000\n".join(text[i : i + 7] for i in range(0, len(text), 7)),
+    "no white space": lambda text, _: "".join(text.split()),
+    "punctuation": lambda text, _: "「" + text.translate(_OTHER_MARKS) + "」",
+    "case": lambda text, _: text.swapcase(),
+    "10% edits": lambda text, planter: planter.edited(text, 0.1),
+}
+"""What may be done to an evaluation item that is still the same item."""

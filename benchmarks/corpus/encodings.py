@@ -1,4 +1,6 @@
-"""How often the encoding of made pages is found: `python -m benchmarks.corpus.encodings --pages 2000`.
+"""How often the encoding of made pages is found.
+
+    python -m benchmarks.corpus.encodings [--pages 2000] [--write docs/corpus.md]
 
 A page is right when its text comes out as it went in. Beside it: what the declaration alone would have given (the
 header's, else the page's, else UTF-8), which is what a reader without detection does.
@@ -9,8 +11,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from pathlib import Path
 
 from benchmarks.corpus.pages import MadePage, made_pages
+from benchmarks.ranks import write_between
 from pyjpllm.corpus import encoding
 
 
@@ -32,27 +36,37 @@ def _same(text: str, html: str) -> bool:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     options = parser.parse_args()
     pages = list(made_pages(options.pages, options.seed))
     began = time.process_time()
     right = [found(page) for page in pages]
     seconds = time.process_time() - began
+    groups: dict[str, Counter[str]] = {"encoding": Counter(), "page": Counter(), "declaration": Counter()}
     wrong: Counter[str] = Counter()
-    total: Counter[str] = Counter()
     for page, ok in zip(pages, right, strict=True):
-        for name in (page.encoding, page.kind, f"declared: {page.declared}"):
-            total[name] += 1
-            wrong[name] += not ok
-    for name, count in total.items():
-        print(f"{name:<20}{count - wrong[name]:>6} of {count:<6}")
-    share = sum(right) / len(pages)
+        for group, name in zip(groups, (page.encoding, page.kind, page.declared), strict=True):
+            groups[group][name] += 1
+            wrong[f"{group} {name}"] += not ok
     trusted = sum(map(believed, pages)) / len(pages)
     size = sum(len(page.data) for page in pages)
-    print(f"all: {sum(right)} of {len(pages)} right ({share:.2%}); believing the declaration: {trusted:.2%}")
-    print(f"{seconds / len(pages) * 1e6:.0f} us a page of CPU time, {size / len(pages):.0f} bytes a page")
+    lines = [
+        f"{len(pages):,} made-up pages of {size / len(pages):,.0f} bytes on average: {sum(right):,} came out right "
+        f"({sum(right) / len(pages):.2%}); believing the declaration gives {trusted:.2%}. "
+        f"{seconds / len(pages) * 1e6:.0f} us a page of CPU time. Right of all, by",
+        "",
+        *(
+            f"- {group}: " + ", ".join(f"{name} {count - wrong[f'{group} {name}']:,} of {count:,}" for name, count in
+                                       counts.items())
+            for group, counts in groups.items()
+        ),
+    ]  # fmt: skip
+    print("\n".join(lines))
+    if options.write is not None:
+        write_between(options.write, "encodings", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ Texts are folded to letters and digits (NFKC, case; pyjpllm.corpus.folding). Two
 
 grams    the share of an item's distinct 6-grams that stand in a stretch of the document twice as long as the item.
          An edit of one character breaks at most 6 of them, so an item of L >= 30 characters with L / 10 edits keeps
-         at least 25%, wherever the edits are, whatever stands around it. Grams that many items share tell nothing of
-         any of them and do not count.
+         at least 25%, wherever the edits are, whatever stands around it. From a quarter on the item is compared with
+         the stretch, edit by edit (pyjpllm.corpus.edit_distance): sentences of one kind share as much. Grams that many
+         items share tell nothing of any of them and do not count.
 MinHash  the Jaccard similarity of the 3-grams of the whole document and the item, for copies that are edited more:
          pairs that share a band are compared exactly.
 """
@@ -24,6 +25,7 @@ from pyjpllm import _text
 from pyjpllm.config.schema import Fraction, Positive
 from pyjpllm.corpus.dedup.minhash import MinHasher
 from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.edit_distance import least_edits
 from pyjpllm.corpus.folding import fold
 from pyjpllm.corpus.inputs import expand_inputs, suffix_of
 from pyjpllm.corpus.readers import read_documents
@@ -32,6 +34,7 @@ from pyjpllm.corpus.stage_config import StageConfig
 from pyjpllm.errors import UserError
 
 GRAM = 6
+_CANDIDATE = 0.25  # of an item's grams
 _NEAR_GRAM = 3
 # Pairs of similarity 0.4 share one of these bands with probability 0.88, of 0.5 with 0.986.
 _NEAR = MinHasher(_NEAR_GRAM, bands=32, rows=3)
@@ -52,9 +55,9 @@ class Match:
     """An item found in a document."""
 
     item: Item
-    by: Literal["grams", "minhash"]
+    by: Literal["grams", "edits", "minhash"]
     share: float
-    """Of the item's grams that are found, or the similarity, 0 to 1."""
+    """Of the item's grams that are found, of its characters that no edit touches, or the similarity; 0 to 1."""
 
 
 def read_items(paths: Sequence[str]) -> list[Item]:
@@ -71,15 +74,23 @@ class Detector:
     """Finds the items of evaluation sets in documents."""
 
     def __init__(
-        self, items: Sequence[Item], share: float, similarity: float, min_characters: int, max_items: int
+        self,
+        items: Sequence[Item],
+        share: float,
+        similarity: float,
+        min_characters: int,
+        max_items: int,
+        edits: float = 0.2,
     ) -> None:
-        """``share``, ``similarity``: from which on the nets hold something. Items with fewer than ``min_characters``
+        """``share``, ``similarity``: from which on the nets hold something; ``edits``: of an item's characters, up to
+        which a stretch that has fewer of its grams (a quarter) is one with it. Items with fewer than ``min_characters``
         folded characters cannot be told and are left out (``too_short``); grams in more than ``max_items`` items do not
         count, and items that have none but those are ``too_common``."""
         self.too_short = [item for item in items if len(item.folded) < max(min_characters, GRAM)]
         self._items = [item for item in items if len(item.folded) >= max(min_characters, GRAM)]
         self.too_common: list[Item] = []
         self._share = share
+        self._edits = edits
         self._similarity = similarity
         self._index_grams(max_items)
         self._index_near()
@@ -117,15 +128,16 @@ class Detector:
         """The items in each text, the surest first."""
         folded = [fold(text, "letters") for text in texts]
         hashes, ends = _text.gram_hashes(folded, GRAM)
-        found = [self._by_grams(part) for part in np.split(hashes, ends[:-1])[: len(texts)]]
+        parts = np.split(hashes, ends[:-1])[: len(texts)]
+        found = [self._by_grams(text, part) for text, part in zip(folded, parts, strict=True)]
         for text, keys, matches in zip(folded, _keys(folded), found, strict=True):
             known = {match.item for match in matches}
             matches += [match for match in self._by_similarity(text, keys) if match.item not in known]
             matches.sort(key=lambda match: (-match.share, match.item.task, match.item.number))
         return found
 
-    def _by_grams(self, hashes: NDArray[np.uint64]) -> list[Match]:
-        """The items that the grams of one text, in their order, are of."""
+    def _by_grams(self, text: str, hashes: NDArray[np.uint64]) -> list[Match]:
+        """The items that the grams of one folded text, in their order, are of."""
         places = np.flatnonzero(self._filter[hashes >> np.uint64(64 - self._bits)])
         if len(places) == 0 or len(self._hashes) == 0:
             return []
@@ -137,16 +149,28 @@ class Detector:
         owners, grams, places = self._owners[rows], np.repeat(at, counts), np.repeat(places, counts)
         matches = []
         tally = np.bincount(owners, minlength=len(self._items))
-        for number in np.flatnonzero(tally >= np.maximum(1, self._share * self._sizes)).tolist():
+        least = min(self._share, _CANDIDATE)
+        for number in np.flatnonzero(tally >= np.maximum(1, least * self._sizes)).tolist():
             if self._sizes[number] == 0:
                 continue
             own = owners == number
-            item = self._items[number]
-            best = _most_distinct(places[own].tolist(), grams[own].tolist(), 2 * len(item.folded))
-            share = best / int(self._sizes[number])
-            if share >= self._share:
-                matches.append(Match(item, "grams", share))
+            match = self._in_stretches(number, text, places[own].tolist(), grams[own].tolist())
+            if match is not None:
+                matches.append(match)
         return matches
+
+    def _in_stretches(self, number: int, text: str, places: list[int], grams: list[int]) -> Match | None:
+        """The item, if the grams of it at ``places`` of the text show that it is there."""
+        item, size = self._items[number], int(self._sizes[number])
+        length = len(item.folded)
+        best, stretches = _stretches(places, grams, 2 * length, min(self._share, _CANDIDATE) * size)
+        if best >= self._share * size:
+            return Match(item, "grams", best / size)
+        fewest = min(
+            (least_edits(item.folded, text[max(0, start - length) : stop + length]) for start, stop in stretches),
+            default=length,
+        )
+        return Match(item, "edits", 1 - fewest / length) if fewest <= self._edits * length else None
 
     def _by_similarity(self, text: str, keys: Sequence[int]) -> list[Match]:
         candidates = {number for band, key in enumerate(keys) for number in self._bands[band].get(key, ())}
@@ -169,9 +193,11 @@ def _gram_set(text: str) -> set[str]:
     return {text[i : i + _NEAR_GRAM] for i in range(max(1, len(text) - _NEAR_GRAM + 1))}
 
 
-def _most_distinct(places: list[int], grams: list[int], width: int) -> int:
-    """The most different grams within any ``width`` places; ``places`` ascend."""
+def _stretches(places: list[int], grams: list[int], width: int, least: float) -> tuple[int, list[tuple[int, int]]]:
+    """The most different grams within any ``width`` places (ascending), and the stretches, joined where they overlap,
+    that have ``least`` or more."""
     inside: dict[int, int] = {}
+    found: list[tuple[int, int]] = []
     best = left = 0
     for right, gram in enumerate(grams):
         inside[gram] = inside.get(gram, 0) + 1
@@ -181,7 +207,12 @@ def _most_distinct(places: list[int], grams: list[int], width: int) -> int:
                 del inside[grams[left]]
             left += 1
         best = max(best, len(inside))
-    return best
+        if len(inside) >= least:
+            start = places[left]
+            if found and start <= found[-1][1]:
+                start = found.pop()[0]
+            found.append((start, places[right] + GRAM))
+    return best, found
 
 
 class DecontaminationConfig(StageConfig):
@@ -193,8 +224,10 @@ class DecontaminationConfig(StageConfig):
     mode: Literal["drop", "mark"] = "drop"
     """`drop` drops documents with an item (`contaminated-TASK`, the surest one's); `mark` only writes the items into
     the meta, as both do: `contamination`, a list of `task`, `item`, `by` and `share`."""
-    share: Fraction = 0.25
-    """An item is found where this share of its 6-grams stands in a stretch of twice its length."""
+    share: Fraction = 0.5
+    """An item is found where this share of its 6-grams stands in a stretch of twice its length ..."""
+    edits: Fraction = 0.2
+    """... or a quarter of them, and no more than this share of its characters differs from what stands there."""
     similarity: Fraction = 0.4
     """A document is a copy of an item from this Jaccard similarity of 3-grams on."""
     min_characters: Positive = 20
@@ -214,11 +247,13 @@ class Decontamination:
         self.name = config.name or config.kind
         self._mode = config.mode
         items = read_items(config.paths)
-        self.detector = Detector(items, config.share, config.similarity, config.min_characters, config.max_items)
+        self.detector = Detector(
+            items, config.share, config.similarity, config.min_characters, config.max_items, config.edits
+        )
         if len(self.detector.too_short) == len(items):
             where = ", ".join(config.paths)
             raise UserError(f"stage.paths: {where}: none of {len(items)} items has {config.min_characters} letters")
-        self.limits: dict[str, Limits] = {"share": (None, config.share)}
+        self.limits: dict[str, Limits] = {"share": (None, min(config.share, 1 - config.edits, config.similarity))}
 
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
         """One verdict a document. ``share``: of the surest item; 0 without any."""

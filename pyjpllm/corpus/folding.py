@@ -10,7 +10,6 @@ Folding = Literal["none", "width", "letters"]
 """``none``: every character counts. ``width``: NFKC (full and half width, kana with their marks), case, and runs of
 white space as one space, none at the ends. ``letters``: that, and nothing but letters and digits is left."""
 
-_SPACES = re.compile(r"\s+")
 _OTHERS = re.compile(r"[\W_]+")
 
 
@@ -21,4 +20,4 @@ def fold(text: str, how: Folding) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
     if how == "letters":
         return _OTHERS.sub("", plain)
-    return _SPACES.sub(" ", plain).strip()
+    return " ".join(plain.split())

@@ -23,6 +23,16 @@ from pyjpllm.files import atomic_write
 
 WRITABLE = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _ROWS = 1024
+# Characters of JSON Lines that wait for the stream: one call for many short documents.
+_HELD = 1 << 18
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def json_line(document: Document) -> str:
+    """A document as a line of JSON, with its end: what ``json.dumps`` makes of text and meta, without its cost for a
+    short document."""
+    meta = _ENCODER.encode(dict(document.meta)) if document.meta else "{}"
+    return f'{{"text": {_ENCODER.encode(document.text)}, "meta": {meta}}}\n'
 
 
 class DocumentWriter:
@@ -77,9 +87,26 @@ class DocumentWriter:
             compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
             stream = self._open.enter_context(compressor.stream_writer(stream, closefd=False))
 
+        lines: list[str] = []
+        held = 0
+
+        def flush() -> None:
+            stream.write("".join(lines).encode())
+            lines.clear()
+
+        def finish(kind: type[BaseException] | None, _error: object, _trace: object) -> None:
+            if kind is None:
+                flush()
+
+        self._open.push(finish)
+
         def add(document: Document) -> None:
-            record = {"text": document.text, "meta": dict(document.meta)}
-            stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            nonlocal held
+            lines.append(json_line(document))
+            held += len(lines[-1])
+            if held >= _HELD:
+                flush()
+                held = 0
 
         return add
 

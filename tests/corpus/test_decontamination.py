@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.planted import Planter
+from benchmarks.planted import VARIANTS, Planter
 from pyjpllm.corpus.decontamination import DecontaminationConfig, Detector, Item, by_task, read_items
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.folding import fold
@@ -35,21 +33,6 @@ def questions(planter: Planter, count: int) -> list[str]:
     """Items of 30 to 120 characters in all scripts: a common beginning, then something of their own."""
     names = [planter.text(int(size)) for size in planter.random.integers(26, 110, count)]
     return [f"次の質問に答えよ: {name}、カタカナ ガギパ ABC はどれか?" for name in names]
-
-
-HALF = {unicodedata.normalize("NFKC", chr(c)): chr(c) for c in range(0xFF66, 0xFF9E)}
-HALF |= {unicodedata.normalize("NFKC", chr(c) + m): chr(c) + m for c in range(0xFF66, 0xFF9E) for m in "ﾞﾟ"
-         if len(unicodedata.normalize("NFKC", chr(c) + m)) == 1}  # fmt: skip
-VARIANTS: dict[str, Callable[[str, Planter], str]] = {
-    "as it is": lambda text, _: text,
-    "full width": lambda text, _: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text),
-    "half-width kana": lambda text, _: "".join(HALF.get(c, c) for c in text),
-    "white space": lambda text, _: "\u3000\n".join(text[i : i + 7] for i in range(0, len(text), 7)),
-    "no white space": lambda text, _: "".join(text.split()),
-    "punctuation": lambda text, _: "「" + text.replace("、", ",").replace("?", "？！").replace(":", "――") + "」",
-    "case": lambda text, _: text.swapcase(),
-    "10% edits": lambda text, planter: planter.edited(text, 0.1),
-}
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +66,23 @@ def test_few_false_alarms(detector: Detector) -> None:
 def test_a_copy_edited_too_much_for_grams_is_found_by_minhash() -> None:
     planter = Planter(15)
     items = [planter.text(300) for _ in range(30)]
-    detector = Detector([Item("t", n, text) for n, text in enumerate(items)], 0.9, 0.4, 20, 10)
+    detector = Detector([Item("t", n, text) for n, text in enumerate(items)], 0.9, 0.4, 20, 10, edits=0.0)
     found = detector.find([planter.edited(text, 0.1) for text in items])
     assert [[(m.item.number, m.by) for m in matches] for matches in found] == [[(n, "minhash")] for n in range(30)]
     assert all(0.4 <= matches[0].share <= 0.8 for matches in found)
+
+
+def test_a_quarter_of_the_grams_is_not_enough() -> None:
+    """Sentences of one kind: what has many grams of an item is it only where few characters differ."""
+    item = "地方自治体が管理する公園の樹木について、毎年の春に点検を行い結果を公表することが義務づけられている。"
+    other = "国の機関が管理する河川の堤防について、毎年の秋に点検を行い結果を公表することが求められる場合がある。"
+    edited = "地方公共団体が管理する庭園の樹木について、毎年の春に検査を行い結論を公表することが義務付けられている。"
+    around = "前の文章があって、" * 5
+    detector = Detector([Item("t", 0, fold(item, "letters"))], 0.5, 0.4, 20, 10, edits=0.2)
+    found = detector.find([around + text + around for text in (item, edited, other)])
+    assert [[match.by for match in matches] for matches in found] == [["grams"], ["edits"], []]
+    loose = Detector([Item("t", 0, fold(item, "letters"))], 0.25, 0.4, 20, 10)
+    assert len(loose.find([around + other + around])[0]) == 1  # its grams alone would say so
 
 
 def test_what_cannot_be_told_is_named() -> None:

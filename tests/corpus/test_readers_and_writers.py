@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjpllm.corpus import Document, DocumentWriter, read_documents
+from pyjpllm.corpus.writers import json_line
 from pyjpllm.errors import UserError
 
 KINDS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
@@ -60,6 +61,22 @@ def test_what_is_written_is_read(
     assert list(read_documents(path)) == documents
     again = write(folder / f"e{kind}", documents)
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_white_space_around_a_line_and_what_stands_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b' \t{"text": "a"} \r\n\xef\xbb\xbf{"text": "b", "n": 1}\n')
+    assert list(read_documents(path)) == [Document("a"), Document("b", {"n": 1})]
+    path.write_bytes(b'{"text": "a"} {"text": "b"}\n')
+    with pytest.raises(UserError, match="not JSON: Extra data at column 15"):
+        list(read_documents(path))
+
+
+@given(documents=DOCUMENTS)
+def test_lines_are_those_of_the_standard_library(documents: list[Document]) -> None:
+    for document in documents:
+        record = {"text": document.text, "meta": dict(document.meta)}
+        assert json_line(document) == json.dumps(record, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("kind", KINDS)

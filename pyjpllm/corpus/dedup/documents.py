@@ -17,6 +17,7 @@ from pyjpllm.corpus.dedup.matching import Copies, find_copies
 from pyjpllm.corpus.dedup.minhash import MinHasher
 from pyjpllm.corpus.dedup.routing import ELSEWHERE, Numbering
 from pyjpllm.corpus.dedup.signatures import SUFFIX, signature_files, write_signatures
+from pyjpllm.corpus.dedup.verification import Verifier
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.exchange import Exchange
 from pyjpllm.corpus.folding import Folding, fold
@@ -72,19 +73,24 @@ class _Copies(ABC):
     reason = "copy"
 
     @abstractmethod
-    def keys(self, texts: Sequence[str]) -> NDArray[np.uint64]:
-        """[texts, columns] of folded texts."""
+    def keys(self, texts: Sequence[str], verifier: Verifier | None) -> NDArray[np.uint64]:
+        """[texts, columns] of folded texts; what else is known of them goes to the verifier."""
+
+    def verifier(self, path: Path) -> Verifier | None:
+        """What compares candidates, with a file of its own at ``path``; None: what shares a key is a copy."""
+        return None
 
     def __call__(self, shards: Sequence[Path], exchange: Exchange, folder: Path, /) -> dict[int, list[Decision]]:
         """The copies among this rank's documents (pyjpllm.corpus.stage.GlobalStep). Raises UserError for a document
         without the number ``measure``, and for signature files that do not fit."""
         others = signature_files(self.against, self.settings)
         keys = KeyFiles(folder / f"keys-{exchange.rank:05d}", self.columns)
+        verifier = self.verifier(folder / f"signatures-{exchange.rank:05d}.u32")
         counts, scores = [], []
         for shard in range(exchange.rank, len(shards), exchange.size):
             before = keys.rows
             for batch in document_batches(shards[shard]):
-                keys.append(self.keys([fold(document.text, self.folding) for document in batch]))
+                keys.append(self.keys([fold(document.text, self.folding) for document in batch], verifier))
                 scores.append(self._scores(batch, shards[shard]))
             counts.append(keys.rows - before)
         numbering = Numbering(counts, len(shards), exchange)
@@ -94,7 +100,7 @@ class _Copies(ABC):
                 yield from file.share(column, exchange.rank, exchange.size)
 
         every = np.concatenate([np.empty(0), *scores])
-        copies = find_copies(keys, numbering, every, exchange, known if others else None)
+        copies = find_copies(keys, numbering, every, exchange, known if others else None, verifier=verifier)
         if self.save is not None:
             self._save(Path(self.save), keys, numbering, copies)
         return self._decisions(numbering, copies)
@@ -154,7 +160,7 @@ class CopiesStep(_Copies):
         """What the key depends on."""
         return {"kind": "exact", "hash": "xxh3_64", "folding": self.folding}
 
-    def keys(self, texts: Sequence[str]) -> NDArray[np.uint64]:
+    def keys(self, texts: Sequence[str], verifier: Verifier | None = None) -> NDArray[np.uint64]:
         """The hash of each text."""
         values = [xxhash.xxh3_64_intdigest(text.encode()) for text in texts]
         return np.array(values, np.uint64).reshape(-1, 1)
@@ -165,7 +171,17 @@ class NearCopiesStep(_Copies):
     """Drops documents that MinHash-LSH finds similar to another one."""
 
     hasher: MinHasher = MinHasher()  # noqa: RUF009 - frozen
+    verify: float | None = None
+    """Only candidates whose signatures agree in this share of their values or more are copies; not with ``against``."""
     reason = "near-copy"
+
+    def __post_init__(self) -> None:
+        if self.verify is not None and self.against:
+            raise ValueError("verify compares signatures, and the files of against hold only the keys made of them")
+
+    def verifier(self, path: Path) -> Verifier | None:
+        """Compares the signatures."""
+        return None if self.verify is None else Verifier(path, self.verify)
 
     @property
     def columns(self) -> int:
@@ -179,6 +195,9 @@ class NearCopiesStep(_Copies):
         own = {"n": hasher.n, "bands": hasher.bands, "rows": hasher.rows, "seed": hasher.seed}
         return {"kind": "minhash", "unit": "characters", "folding": self.folding, **own}
 
-    def keys(self, texts: Sequence[str]) -> NDArray[np.uint64]:
+    def keys(self, texts: Sequence[str], verifier: Verifier | None = None) -> NDArray[np.uint64]:
         """The keys of the bands."""
-        return self.hasher.keys(self.hasher.signatures(texts))
+        signatures = self.hasher.signatures(texts)
+        if verifier is not None:
+            verifier.append(signatures)
+        return self.hasher.keys(signatures)

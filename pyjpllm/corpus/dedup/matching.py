@@ -1,8 +1,6 @@
 """From keys to decisions: documents that share a key are connected, and of each component the best one is kept.
 
-Memory of a rank of n documents, R = min(n, 2^24): 24 n bytes (number, score, what waits to be written), 96 R for the
-records of a round, 48 T for its T documents that are connected to any other. The keys are on disk, 8 bytes a band and
-document.
+The keys are on disk, 8 bytes a band and document; what a rank holds besides is in ``memory_formula``.
 """
 
 from __future__ import annotations
@@ -16,10 +14,20 @@ from numpy.typing import NDArray
 from pyjpllm.corpus.dedup.components import Pairs, components, stars
 from pyjpllm.corpus.dedup.keyfiles import ROUND_RECORDS, KeyFiles, groups, rounds, select, shared
 from pyjpllm.corpus.dedup.routing import ELSEWHERE, Numbering, owners_by_hash, pack, route
+from pyjpllm.corpus.dedup.verification import Verifier, bucket_pairs
 from pyjpllm.corpus.exchange import Exchange
 
 Known = Callable[[int], Iterable[NDArray[np.uint64]]]
 """The keys of one column in corpora compared against: this rank's share of them, in pieces."""
+
+
+def memory_formula(documents: int, dropped: int) -> int:
+    """Bytes that a rank with so many documents takes at most, beyond what the process has anyway.
+
+    24 a document (number, score, what waits to be written), 96 a record of a round, 96 for a document that is dropped
+    and the one it is a copy of, and 200 for the decision about it.
+    """
+    return 24 * documents + 96 * min(documents, ROUND_RECORDS) + (96 + 200) * dropped
 
 
 @dataclass(frozen=True)
@@ -39,19 +47,24 @@ def find_copies(
     exchange: Exchange,
     known: Known | None = None,
     round_records: int = ROUND_RECORDS,
+    verifier: Verifier | None = None,
 ) -> Copies:
     """Documents that share a key in any column with another, but for the best of each component; collective.
 
     ``keys`` and ``scores``: of this rank's documents, in the order of ``numbering.mine()``. The greatest score is kept,
     of equal ones the document that comes first; a document ``known`` from elsewhere stands for all that it is
-    connected to.
+    connected to. With a ``verifier`` (and then nothing ``known``) only what it calls similar is connected.
     """
     numbers = numbering.mine()
     found = np.empty((0, 2), np.uint64)
     turns = rounds(keys.rows, exchange, round_records)
     for column in range(keys.columns):
         for turn in range(turns):
-            pairs = _meet(keys.column(column), numbers, turn, turns, known and known(column), exchange)
+            ordered = _meet(keys.column(column), numbers, turn, turns, known and known(column), exchange)
+            if verifier is None:
+                pairs = _connected(ordered)
+            else:
+                pairs = verifier.similar(_candidates(ordered), numbering, numbers, exchange)
             found = np.concatenate([found, pairs])
             if len(found) > round_records // 4:
                 found = stars(found)
@@ -65,8 +78,8 @@ def _meet(
     turns: int,
     known: Iterable[NDArray[np.uint64]] | None,
     exchange: Exchange,
-) -> Pairs:
-    """(number, least number with the same key) of the keys that this rank owns in this turn."""
+) -> NDArray[np.uint64]:
+    """(key, number) of the keys that this rank owns in this turn and that come more than once, by the key."""
     rows = select(keys, turn, turns)
     sent = [pack(keys[rows], numbers[rows])]
     for piece in known or ():
@@ -74,13 +87,23 @@ def _meet(
         sent.append(pack(mine, np.full(len(mine), ELSEWHERE)))
     outgoing = np.concatenate(sent)
     records = route(outgoing, owners_by_hash(outgoing[:, 0], exchange), exchange)
-    ordered = shared(records)
+    return shared(records)
+
+
+def _connected(ordered: NDArray[np.uint64]) -> Pairs:
+    """(number, least number with the same key)."""
     starts, sizes = groups(ordered[:, 0])
     if len(starts) == 0:
         return ordered
     least = np.repeat(np.minimum.reduceat(ordered[:, 1], starts), sizes)
     apart = ordered[:, 1] != least
     return pack(ordered[apart, 1], least[apart])
+
+
+def _candidates(ordered: NDArray[np.uint64]) -> Pairs:
+    """The pairs that a verifier is asked about; the same ones for any number of ranks."""
+    ordered = ordered[np.lexsort((ordered[:, 1], ordered[:, 0]))]
+    return bucket_pairs(ordered[:, 1], *groups(ordered[:, 0]))
 
 
 def _keep_best(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pyjpllm.config.schema import NonNegative, Positive
+from pyjpllm.config.schema import Fraction, NonNegative, Positive
 from pyjpllm.corpus.dedup.documents import CopiesStep, Keep, NearCopiesStep
 from pyjpllm.corpus.dedup.lines import RepeatedUnitsStep, Unit
 from pyjpllm.corpus.dedup.lsh import solve_banding
@@ -64,6 +64,9 @@ class NearCopiesConfig(_DocumentsConfig):
     """[similarity, probability]: instead of `bands` and `rows`, the fewest that find pairs so similar so often ..."""
     spared: Point | None = None
     """[similarity, probability]: ... and pairs so similar at most so often."""
+    verify: Fraction | None = None
+    """Candidates are copies only where their signatures agree in this share of their values, which estimates the
+    similarity; by default every candidate is one. Takes 4 bytes of disk a hash function and document."""
     seed: NonNegative = 0
     """Of the hash functions."""
 
@@ -73,6 +76,8 @@ class NearCopiesConfig(_DocumentsConfig):
             raise ValueError("found and spared describe one curve: give both or none")
         if self.found is not None and {"bands", "rows"} & self.model_fields_set:
             raise ValueError("bands and rows follow from found and spared: leave them out")
+        if self.verify is not None and self.against:
+            raise ValueError("verify compares signatures, and the files of against hold none: leave one out")
         return self
 
     def build(self) -> GlobalStep:
@@ -82,7 +87,8 @@ class NearCopiesConfig(_DocumentsConfig):
         if self.found is not None and self.spared is not None:
             bands, rows = solve_banding((self.found[0], self.found[1]), (self.spared[0], self.spared[1]))
         hasher = MinHasher(self.n, bands, rows, self.seed)
-        return NearCopiesStep(name, self.folding, self.keep, self.measure, tuple(self.against), self.save, hasher)
+        against = tuple(self.against)
+        return NearCopiesStep(name, self.folding, self.keep, self.measure, against, self.save, hasher, self.verify)
 
 
 class RepeatedUnitsConfig(GlobalStepConfig):

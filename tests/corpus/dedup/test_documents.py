@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from benchmarks.planted import Planter
 from pyjpllm.corpus.dedup import CopiesStep, MinHasher, NearCopiesStep
 from pyjpllm.corpus.dedup.keyfiles import KeyFiles
-from pyjpllm.corpus.dedup.matching import find_copies
+from pyjpllm.corpus.dedup.matching import find_copies, memory_formula
 from pyjpllm.corpus.dedup.routing import Numbering
+from pyjpllm.corpus.dedup.verification import Verifier, bucket_pairs
 from pyjpllm.corpus.exchange import Alone
 from pyjpllm.errors import UserError
 from tests.corpus.dedup.shards import by_number, run_alone, write_shards
@@ -131,3 +133,61 @@ def test_any_number_of_rounds_finds_the_same(round_records: int, tmp_path: Path)
     numbers, kept = copies.numbers.astype(int) - 1, copies.kept.astype(int) - 1
     assert (label[numbers] == label[kept]).all()
     assert not set(kept) & set(numbers)
+
+
+def test_verified_candidates(tmp_path: Path) -> None:
+    """Dropped is what shares a band with its original, and agrees with it in 0.6 of all values or more."""
+    planter = Planter(9)
+    hasher = MinHasher(5, 30, 2)
+    texts = [planter.text(200) for _ in range(300)]
+    edits = planter.random.uniform(0, 0.15, 300)
+    copies = [planter.edited(text, share) for text, share in zip(texts, edits, strict=True)]
+    first, second = hasher.signatures(texts), hasher.signatures(copies)
+    met = (hasher.keys(first) == hasher.keys(second)).any(axis=1)
+    agree = (first == second).mean(axis=1)
+    assert 50 < (met & (agree < 0.6)).sum() < 250
+    step = NearCopiesStep("near", "none", "earliest", hasher=hasher, verify=0.6)
+    gone = dropped(step, texts + copies, tmp_path)
+    assert gone.keys() == set((300 + np.flatnonzero(met & (agree >= 0.6))).tolist())
+
+
+def test_verification_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = np.random.default_rng(3).integers(0, 2, (50, 10)).astype(np.uint32)
+    verifier = Verifier(tmp_path / "signatures", 0.5)
+    verifier.append(signatures[:20])
+    verifier.append(signatures[20:])
+    numbering = Numbering([20, 30], 2, Alone())
+    pairs = np.array([(a, b) for a in range(1, 51) for b in range(1, a)], np.uint64)
+    expected = {(int(a), int(b)) for a, b in pairs if (signatures[int(a) - 1] == signatures[int(b) - 1]).mean() >= 0.5}
+    for sent in (1 << 26, 280):
+        monkeypatch.setattr("pyjpllm.corpus.dedup.verification._SENT", sent)
+        found = verifier.similar(pairs, numbering, numbering.mine(), Alone())
+        assert len(found) == len(expected)
+        assert {(int(a), int(b)) for a, b in found} == expected
+
+
+def test_pairs_of_buckets() -> None:
+    numbers = np.array([3, 5, 8, 9, 1, 2], np.uint64)
+    pairs = bucket_pairs(numbers, np.array([0, 4]), np.array([4, 2]))
+    assert sorted(map(tuple, pairs.tolist())) == [(2, 1), (5, 3), (8, 3), (8, 5), (9, 3), (9, 8)]
+    with pytest.raises(ValueError, match="hold only the keys"):
+        NearCopiesStep("near", against=("a",), verify=0.5)
+
+
+def test_the_formula_of_memory(tmp_path: Path) -> None:
+    """What numpy and Python hold while 40,000 documents are matched is below what the formula says."""
+    planter = Planter(10)
+    keys = KeyFiles(tmp_path, 4)
+    values = planter.random.integers(0, 1 << 63, (40_000, 4), dtype=np.uint64)
+    values[-4000:] = values[:4000]
+    keys.append(values)
+    keys.flush()
+    del values
+    tracemalloc.start()
+    numbering = Numbering([40_000], 1, Alone())
+    copies = find_copies(keys, numbering, np.zeros(40_000), Alone())
+    decisions = CopiesStep("exact")._decisions(numbering, copies)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(decisions[0]) == 4000
+    assert 0.3 * memory_formula(40_000, 4000) < most < memory_formula(40_000, 4000)

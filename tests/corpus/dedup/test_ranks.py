@@ -47,11 +47,13 @@ def test_ranks_decide_the_same(ranks: int, piece_bytes: int, tmp_path: Path) -> 
         NearCopiesStep("near", keep="longest", hasher=hasher),
         NearCopiesStep("first", keep="earliest", hasher=hasher, save=str(tmp_path / "saved")),
         NearCopiesStep("against", against=(str(tmp_path / "saved"),), hasher=hasher),
+        NearCopiesStep("verified", hasher=hasher, verify=0.8),
         RepeatedUnitsStep("paragraphs"),
         RepeatedSubstringsStep("substrings"),
     ]
     alone = [run_alone(step, shards) for step in steps]
     assert all(alone)
+    assert sum(map(len, alone[4].values())) < sum(map(len, alone[1].values()))
     saved = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
     talks, parts, decided = zip(*run_ranks(work, ranks, steps, shards, tmp_path / "work", piece_bytes), strict=True)
     for number, decisions in enumerate(alone):

@@ -23,6 +23,8 @@ def test_what_the_tables_build() -> None:
     assert near.build() == NearCopiesStep("near", measure="score", hasher=MinHasher(24, 20, 13, 3))
     curve = NearCopiesConfig(kind="dedup-minhash", found=[0.8, 0.9], spared=[0.5, 0.1])
     assert curve.build() == NearCopiesStep("dedup-minhash", hasher=MinHasher(5, 10, 7))
+    verified = NearCopiesConfig(kind="dedup-minhash", verify=0.8)
+    assert verified.build() == NearCopiesStep("dedup-minhash", verify=0.8)
     lines = RepeatedUnitsConfig(kind="dedup-units", unit="line", min_characters=5, min_copies=3, keep=0)
     assert lines.build() == RepeatedUnitsStep("dedup-units", "line", "width", 5, 3, 0)
     passages = RepeatedSubstringsConfig(kind="dedup-substrings", length=50, slack=8)
@@ -35,6 +37,7 @@ def test_what_the_tables_build() -> None:
         (CopiesConfig, {"kind": "dedup-exact", "keep": "longest", "measure": "score"}, "leave one out"),
         (NearCopiesConfig, {"kind": "dedup-minhash", "found": [0.8, 0.9]}, "give both or none"),
         (NearCopiesConfig, {"kind": "dedup-minhash", "found": [0.8, 0.9], "spared": [0.5, 0.1], "rows": 3}, "follow"),
+        (NearCopiesConfig, {"kind": "dedup-minhash", "verify": 0.8, "against": ["a"]}, "leave one out"),
         (RepeatedUnitsConfig, {"kind": "dedup-units", "min_copies": 1}, "greater than or equal to 2"),
         (RepeatedSubstringsConfig, {"kind": "dedup-substrings", "slack": 51}, "at most half of length"),
     ],
