@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,13 +212,14 @@ def _decide(before: Pass, after: Pass, folder: RunFolder, shards: int, ranks: Ex
         own.mkdir(parents=True)
     ranks.barrier()
     step = after.step.build()
+    began = time.process_time()
     decisions = step([folder.between(before.number, number) for number in range(shards)], ranks, own)
     for number in range(ranks.rank, shards, ranks.size):
         write_decisions(folder.decisions(before.number, number), decisions.get(number, []))
-    ranks.barrier()
+    seconds = sum(ranks.all_gather(time.process_time() - began))
     if ranks.rank == 0:
         shutil.rmtree(own, ignore_errors=True)
-        _write_json(folder.decided(before.number), {"step": stage_name(after.step)})
+        _write_json(folder.decided(before.number), {"step": stage_name(after.step), "seconds": round(seconds, 6)})
     ranks.barrier()
 
 
@@ -236,6 +238,8 @@ def _finish(folder: RunFolder, passes: Sequence[Pass], files: int, shards: int, 
         if work.number == 0:
             total = counts
         else:
+            decided = json.loads(folder.decided(work.number - 1).read_bytes())
+            counts.spend(decided["step"], decided["seconds"])
             total.followed_by(counts)
     limits = {
         stage_name(stage): dict(built.limits)

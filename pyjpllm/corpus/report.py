@@ -43,15 +43,15 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
     read, written = report["read"], report["written"]
     yield f"{report['files']:,} files in {report['shards']:,} shards"
     yield ""
-    yield f"{'':<36}{'documents':>14}{'of all':>8}{'characters':>17}{'of all':>8}{'seconds':>11}"
-    yield _row("read", read, read, report["seconds"].get("read"))
+    yield f"{'':<36}{'documents':>14}{'of all':>8}{'characters':>17}{'of all':>8}{'seconds':>11}{'documents/s':>13}"
+    yield _row("read", read, read, _speed(report, "read", read))
     for stage in report["stages"]:
-        yield _row(stage["name"], stage["kept"], read, report["seconds"].get(stage["name"]))
+        yield _row(stage["name"], stage["kept"], read, _speed(report, stage["name"], stage["read"]))
         for reason, tally in sorted(stage["dropped"].items(), key=lambda entry: -entry[1]["documents"]):
-            yield _row(f"  - {reason}", tally, read, None)
+            yield _row(f"  - {reason}", tally, read, "")
         if stage["changed"]:
             yield f"    ({stage['changed']:,} documents changed)"
-    yield _row("written", written, read, report["seconds"].get("write"))
+    yield _row("written", written, read, _speed(report, "write", written))
     if "tokens" in report:
         tokens = report["tokens"]
         yield f"{tokens['tokens']:,} tokens, {tokens['characters_per_token']:.2f} characters a token"
@@ -71,11 +71,18 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
                 yield from _histogram(f"{stage['name']}: {name}", histogram, stage["limits"].get(name, (None, None)))
 
 
-def _row(name: str, tally: Mapping[str, int], all_of: Mapping[str, int], seconds: float | None) -> str:
+def _speed(report: Mapping[str, Any], name: str, came: Mapping[str, int]) -> str:
+    """The CPU seconds of a stage, and how many of the documents that came to it it did in one of them."""
+    seconds = report["seconds"].get(name)
+    if seconds is None:
+        return ""
+    return f"{seconds:>11,.2f}" + (f"{came['documents'] / seconds:>13,.0f}" if seconds else "")
+
+
+def _row(name: str, tally: Mapping[str, int], all_of: Mapping[str, int], speed: str) -> str:
     documents = tally["documents"] / max(1, all_of["documents"])
     characters = tally["characters"] / max(1, all_of["characters"])
-    time = "" if seconds is None else f"{seconds:>11,.2f}"
-    return f"{name:<36}{tally['documents']:>14,}{documents:>8.1%}{tally['characters']:>17,}{characters:>8.1%}{time}"
+    return f"{name:<36}{tally['documents']:>14,}{documents:>8.1%}{tally['characters']:>17,}{characters:>8.1%}{speed}"
 
 
 def _histogram(title: str, histogram: Histogram, limits: Sequence[float | None]) -> Iterator[str]:

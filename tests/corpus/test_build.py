@@ -53,6 +53,7 @@ def test_what_comes_out(tmp_path: Path) -> None:
     assert len(kept) + len(dropped) == 18
     assert all("n" in document.meta for document in dropped)
     assert [stage["name"] for stage in report["stages"]] == ["test-length", "test-same", "again"]
+    assert report["seconds"].keys() == {"read", "test-length", "test-same", "again", "write"}
     assert report["read"]["documents"] == 18
     assert report["set_aside"] == {"not-an-object": 2}
     assert report["skipped"] == {"blank-line": 2}
