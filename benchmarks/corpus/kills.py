@@ -40,20 +40,15 @@ shard_mib = 1
 processes = {processes}
 [[stage]]
 kind = "normalize"
-[[stage]]
-kind = "dedup-exact"
-[[stage]]
-kind = "dedup-minhash"
-[[stage]]
-kind = "dedup-units"
-[[stage]]
-kind = "dedup-substrings"
-[[stage]]
+{steps}[[stage]]
 kind = "pii"
 """
 
 
-def make(folder: Path, documents: int, files: int = 6) -> None:
+STEPS = ("exact", "minhash", "units", "substrings")
+
+
+def make(folder: Path, documents: int, files: int = 6, steps: Sequence[str] = STEPS) -> None:
     """Files of about a shard each, and a config for each way."""
     planter = Planter(1)
     base = documents // 2
@@ -68,10 +63,11 @@ def make(folder: Path, documents: int, files: int = 6) -> None:
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[number::files]]
         lines.insert(len(lines) // 2, "no JSON\n")
         padding = (1 << 20) * 3 // 4 - sum(len(line.encode()) for line in lines)  # so that no two are one shard
-        lines.append("\n" * max(0, padding))
+        lines.append(" " * max(0, padding) + "\n")
         (folder / "in" / f"{number}.jsonl").write_text("".join(lines), encoding="utf-8")
     for _, processes in WAYS.values():
-        config = _CONFIG.format(folder=folder, processes=processes)
+        tables = "".join(f'[[stage]]\nkind = "dedup-{step}"\n' for step in steps)
+        config = _CONFIG.format(folder=folder, processes=processes, steps=tables)
         (folder / f"{processes}.toml").write_text(config, encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.corpus._build INPUTS RUN PROCESSES SLOW_S`: the pipeline of the tests, as a process or as a rank."""
+"""`python -m tests.corpus._build INPUTS RUN`: the pipeline of the tests, as a process or as a rank."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.corpus import pipelines
 
 def main() -> None:
     """Run it with a shard a file."""
-    paths, run, processes, slow_s = sys.argv[1:]
-    config = pipelines.pipeline(Path(paths), processes=int(processes), dropped=True, slow_s=float(slow_s))
+    paths, run = sys.argv[1:]
+    config = pipelines.pipeline(Path(paths), dropped=True)
     with exchange() as ranks:
         build_corpus(config, run, exchange=ranks)
 

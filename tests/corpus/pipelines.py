@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,6 @@ class LengthConfig(StageConfig):
 
     kind: Literal["test-length"] = "test-length"
     least: int = 6
-    slow_s: float = 0.0
 
     def build(self) -> Stage:
         return Length(self)
@@ -40,7 +38,6 @@ class Length:
     def _judge(self, document: Document) -> Verdict:
         if "fail" in document.text:
             raise ValueError("cannot do this one")
-        time.sleep(self._config.slow_s)
         measures = {"length": float(len(document.text))}
         if len(document.text) < self._config.least:
             return Verdict(document, "short", measures)
@@ -88,12 +85,11 @@ def inputs(folder: Path, *, files: int = 5, lines: int = 40) -> Path:
 
 def pipeline(paths: Path, *, processes: int = 1, **fields: Any) -> CorpusConfig:
     """Two passes over ``paths``."""
-    slow_s = fields.pop("slow_s", 0.0)
     return CorpusConfig(
         input=InputConfig(paths=[str(paths)]),
         output=OutputConfig(**fields),
         run=RunConfig(processes=processes, shard_mib=1),
-        stages=(LengthConfig(slow_s=slow_s), SameConfig(), LengthConfig(name="again", least=5)),
+        stages=(LengthConfig(), SameConfig(), LengthConfig(name="again", least=5)),
     )
 
 

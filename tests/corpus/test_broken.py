@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyjpllm.corpus import Document
+from pyjpllm.corpus import Document, read_documents
+from pyjpllm.corpus.build import build_corpus
+from pyjpllm.corpus.config import CorpusConfig, InputConfig
 from pyjpllm.corpus.faults import FAULTS, SKIPS, Fault, Skip, excerpt_of
 from pyjpllm.corpus.intake import SUFFIXES, Bounds, Item, Span, read_span
 from tests.corpus.broken import CASES, GOOD, TWO, Case, page
@@ -52,6 +56,29 @@ def test_broken_input(case: Case, tmp_path: Path) -> None:
         elif isinstance(item, Skip):
             assert item.reason in SKIPS
     assert items(path) == found
+
+
+def test_one_run_over_all_of_it(tmp_path: Path) -> None:
+    """Nothing stops the pipeline; the report counts every fault, and the quarantine names it with its file."""
+    expected: dict[str, list[str]] = {}
+    for number, case in enumerate(CASES):
+        path = tmp_path / "in" / f"{number:03d}" / case.file
+        path.parent.mkdir(parents=True)
+        path.write_bytes(case.data)
+        if case.faults:
+            expected[str(path)] = case.faults
+    config = CorpusConfig(input=InputConfig(paths=[str(tmp_path / "in")], max_document_mib=2))
+    report = build_corpus(config, tmp_path / "run")
+    assert report["files"] == len(CASES)
+    assert report["set_aside"] == Counter(reason for case in CASES for reason in case.faults)
+    assert report["written"]["documents"] == sum(case.documents for case in CASES)
+    found: dict[str, list[str]] = {}
+    for file in sorted((tmp_path / "run" / "quarantine").iterdir()):
+        for line in file.open(encoding="utf-8"):
+            fault = json.loads(line)
+            found.setdefault(fault["path"], []).append(fault["reason"])
+    assert found == expected
+    assert len(list(read_documents(tmp_path / "run" / "documents"))) == report["written"]["documents"]
 
 
 def test_every_fault_has_a_case() -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks.corpus import kills
 from pyjpllm.corpus import Document, DocumentWriter, read_documents
 from pyjpllm.corpus.build import build_corpus
 from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
 from pyjpllm.errors import UserError
 from tests.corpus.pipelines import contents, inputs, pipeline
-from tests.mpi import ROOT, launch, rank_environment
+from tests.mpi import launch
 
 
 @pytest.fixture(scope="module")
@@ -90,44 +87,22 @@ def test_files_of_limited_size(tmp_path: Path) -> None:
     assert [len(list(read_documents(file))) for file in files] == [2, 2, 2, 1]
 
 
-def test_processes(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    build_corpus(pipeline(crawl, processes=3, dropped=True), tmp_path / "run")
-    assert contents(tmp_path / "run") == expected
-    assert sum(name.startswith("documents/") for name in expected) == 5
-
-
 @pytest.mark.parametrize("ranks", [3])
 def test_ranks(ranks: int, crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(tmp_path / "run"), "1", "0"]
+    argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(tmp_path / "run")]
     done = launch(argv, ranks)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "run") == expected
 
 
-def test_sigkill(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    """Killed again and again at random moments, alternately as one process and with processes of its own."""
-    dice = random.Random(5)
-    run = tmp_path / "run"
-    kills = 0
-    for attempt in range(40):
-        argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(run), str(1 + attempt % 2), "0.002"]
-        process = subprocess.Popen(argv, env=rank_environment(), cwd=ROOT, start_new_session=True)
-        started = time.monotonic()
-        # Once it works: the time a process takes to start differs by machine.
-        while not run.exists() and process.poll() is None and time.monotonic() - started < 60:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0.0, 0.4) + (0.3 if attempt else 0.0))
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-    else:
-        subprocess.run(argv, env=rank_environment(), cwd=ROOT, check=True)
-    assert kills >= 1
-    assert contents(run) == expected
-    assert not list(run.rglob("*.tmp"))
+def test_sigkill(tmp_path: Path) -> None:
+    """A few of the kills of benchmarks/corpus/kills.py, which makes thirty of them through all dedup steps; the runs of
+    processes and of ranks have the bytes of the one process."""
+    kills.make(tmp_path, 400, files=3, steps=["minhash", "substrings"])
+    places, runs = kills.kill(tmp_path, 4, ["two processes", "two ranks"])
+    assert sum(places.values()) == 4
+    assert runs >= 2
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_every_moment(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
