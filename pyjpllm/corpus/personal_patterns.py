@@ -85,12 +85,17 @@ def _is_ipv4(found: re.Match[str]) -> bool:
         return False
 
 
+# For examples; the standard library knows the older 2001:db8::/32.
+_EXAMPLES = ipaddress.IPv6Network("3fff::/20")  # RFC 9637
+
+
 def _is_ipv6(found: re.Match[str]) -> bool:
-    """A global unicast address (2000::/3, RFC 4291): C++ names and times are none."""
+    """A global unicast address (2000::/3, RFC 4291) that is not for examples: C++ names and times are none."""
     try:
-        return int(ipaddress.IPv6Address(found[0])) >> 125 == 1
+        address = ipaddress.IPv6Address(found[0])
     except ValueError:
         return False
+    return int(address) >> 125 == 1 and address.is_global and address not in _EXAMPLES
 
 
 def _is_phone(found: re.Match[str]) -> bool:

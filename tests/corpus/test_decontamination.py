@@ -56,9 +56,9 @@ def test_every_planted_variant_is_found(variant: str, detector: Detector) -> Non
 
 
 def test_few_false_alarms(detector: Detector) -> None:
-    """None in 3,000 documents of like sentences: a rate of 0.1% would have three, and none of them with 5%."""
+    """None in 800 documents of like sentences; benchmarks/corpus/contamination.py has real ones."""
     planter = Planter(13)
-    documents = [sentences(planter, int(size)) for size in planter.random.integers(1, 40, 3000)]
+    documents = [sentences(planter, int(size)) for size in planter.random.integers(1, 40, 800)]
     begin = ["次の質問に答えよ: " + text for text in documents]
     assert sum(map(bool, detector.find(begin))) == 0
 
