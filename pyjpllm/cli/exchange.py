@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyjpllm.corpus.exchange import Alone, Exchange
+from pyjpllm.launchers import detect
 
 T = TypeVar("T")
 
@@ -80,13 +81,11 @@ def exchange() -> Iterator[Exchange]:
     MPI ends with the block. When the block ends in an error MPI is left as it is, so that this rank's end ends the
     job, instead of waiting for the others.
     """
-    from pyjpllm.distributed import launch
-
-    found = launch.detect()
+    found = detect()
     if found is None or found.size == 1:
         yield Alone()
         return
-    from pyjpllm.distributed import runtime
+    from pyjpllm.distributed import runtime  # and with it torch: a second, and 200 MiB, that one process can do without
 
     running = runtime.start()
     communicator = running.mpi.COMM_WORLD.Dup()

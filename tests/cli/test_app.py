@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from pyjpllm import launchers
 from pyjpllm.cli import app as app_module
 from pyjpllm.cli import exits
 from pyjpllm.cli.app import COMMANDS, main, run
@@ -263,9 +264,7 @@ def test_any_rank_speaks_once_work_has_started(
 
 
 def test_ranks_are_those_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyjpllm.distributed import launch
-
-    known = {row[1] for row in launch._VARIABLES}
+    known = {row[1] for row in launchers.VARIABLES}
     assert set(exits._RANKS) == known
     assert exits.rank() == 0
     assert exits.ranks_here() == 1

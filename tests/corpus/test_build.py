@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from benchmarks.corpus import kills
 from pyjpllm.corpus import Document, DocumentWriter, read_documents
 from pyjpllm.corpus.build import build_corpus
+from pyjpllm.corpus.config import load_corpus_config
 from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
 from pyjpllm.errors import UserError
 from tests.corpus.pipelines import contents, inputs, pipeline
@@ -87,22 +92,36 @@ def test_files_of_limited_size(tmp_path: Path) -> None:
     assert [len(list(read_documents(file))) for file in files] == [2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("ranks", [3])
-def test_ranks(ranks: int, crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_rank_of_mpirun(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """The command under a launcher; tests/corpus/dedup/test_ranks.py has more ranks, of MPI already started."""
     argv = [sys.executable, "-m", "tests.corpus._build", str(crawl), str(tmp_path / "run")]
-    done = launch(argv, ranks)
+    done = launch(argv, 2)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "run") == expected
 
 
 def test_sigkill(tmp_path: Path) -> None:
-    """A few of the kills of benchmarks/corpus/kills.py, which makes thirty of them through all dedup steps; the runs of
-    processes and of ranks have the bytes of the one process."""
-    kills.make(tmp_path, 400, files=3, steps=["minhash", "substrings"])
-    places, runs = kills.kill(tmp_path, 4, ["two processes", "two ranks"])
-    assert sum(places.values()) == 4
-    assert runs >= 2
-    assert not list(tmp_path.rglob("*.tmp"))
+    """A forked process, killed again and again at random moments in a pipeline with all dedup steps; benchmarks/corpus/
+    kills.py does it to processes and ranks of the command."""
+    kills.make(tmp_path, 600, files=3)
+    config = load_corpus_config(tmp_path / "1.toml")
+    began = time.monotonic()
+    build_corpus(config, tmp_path / "expected")
+    takes = time.monotonic() - began
+    dice = random.Random(5)
+    for moment in range(12):
+        if (child := os.fork()) == 0:
+            with contextlib.suppress(BaseException):
+                build_corpus(config, tmp_path / "run")
+            os._exit(0)
+        time.sleep(dice.uniform(0, 0.6 * takes))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if (tmp_path / "run" / "report.json").exists() or moment == 11:
+            build_corpus(config, tmp_path / "run")
+            assert kills.contents(tmp_path / "run") == kills.contents(tmp_path / "expected")
+            assert not list((tmp_path / "run").rglob("*.tmp"))
+            shutil.rmtree(tmp_path / "run")
 
 
 def test_every_moment(crawl: Path, expected: dict[str, bytes], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import pyjpllm.distributed as pd
+from pyjpllm import launchers
 from pyjpllm.distributed import launch as launching
 from pyjpllm.distributed import runtime
 from pyjpllm.distributed.launch import Launch, World, detect
@@ -60,7 +61,7 @@ def test_detect(env, found):
 @pytest.fixture
 def fresh(monkeypatch):
     """A process that no launcher started and that has started nothing."""
-    for names in launching._VARIABLES:
+    for names in launchers.VARIABLES:
         for name in names[1:]:
             monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launching, "_world", None)

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.corpus import kills
 from benchmarks.planted import Planter
 from pyjpllm.cli.exchange import MPIExchange
+from pyjpllm.corpus.build import build_corpus
+from pyjpllm.corpus.config import CorpusConfig, load_corpus_config
 from pyjpllm.corpus.dedup import CopiesStep, MinHasher, NearCopiesStep, RepeatedSubstringsStep, RepeatedUnitsStep
 from pyjpllm.corpus.stage import GlobalStep
 from tests.cli.test_exchange import talk
@@ -62,3 +65,22 @@ def test_ranks_decide_the_same(ranks: int, piece_bytes: int, tmp_path: Path) -> 
     assert list(talks) == [[True, True, True]] * ranks
     for number, pairs in enumerate(test_components.graphs()):
         assert sorted(pair for rank in parts for pair in rank[number]) == test_components.searched(pairs)
+
+
+def build(world: Any, config: CorpusConfig, run: Path) -> Any:
+    from mpi4py import MPI
+
+    return build_corpus(config, run, exchange=MPIExchange(MPI, MPI.COMM_WORLD.Dup()))
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_pipeline_on_ranks_writes_the_same_bytes(ranks: int, tmp_path: Path) -> None:
+    """All four dedup steps between broken lines and masked numbers: shards more than ranks."""
+    kills.make(tmp_path, 600, files=5)
+    config = load_corpus_config(tmp_path / "1.toml")
+    report = build_corpus(config, tmp_path / "alone")
+    assert all(report["stages"][step]["changed"] or report["stages"][step]["dropped"] for step in (1, 2, 3, 4))
+    assert report["set_aside"] == {"not-json": 5}
+    reports = run_ranks(build, ranks, config, tmp_path / "ranks")
+    assert all(report == reports[0] for report in reports)
+    assert kills.contents(tmp_path / "ranks") == kills.contents(tmp_path / "alone")
