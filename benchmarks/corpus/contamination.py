@@ -33,7 +33,8 @@ SHORTEST, LONGEST = 30, 300
 
 def split(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
     """(searched, held out)."""
-    searched, held = [], []
+    searched: list[str] = []
+    held: list[str] = []
     for document in read_documents(inputs):
         (searched, held)[xxhash.xxh3_64_intdigest(document.text.encode()) % 10 == 0].append(document.text)
     return searched, held
