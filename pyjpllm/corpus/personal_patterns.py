@@ -74,10 +74,28 @@ def _is_my_number(found: re.Match[str]) -> bool:
 _VERSION = re.compile(r"(?:(?<![A-Za-z])(?:v|ver|version|rel|release|rev)\.?|バージョン|版数|リリース|第)[ :=]*$", re.I)
 
 
+_SECTION = re.compile(r"(?:セクション|(?<![A-Za-z])sections?|(?<![A-Za-z])chapter|[§章節図表例])[ :=]*$", re.I)
+# Behind the number of a heading: a full stop, or a title; of a reference: the word for a section.
+_TITLED = re.compile(r"\.(?: |$)|[ \t]+\S|¶", re.M)
+_LARGEST_SECTION = 40  # what is above it numbers no section
+_MARKS_SECTION = re.compile(r" ?[節章項条]")
+
+
+def _is_section(found: re.Match[str], before: str) -> bool:
+    """The number of a heading (at the beginning of a line), or of a section that the text speaks of."""
+    text = found.string
+    if max(map(int, found[0].split("."))) > _LARGEST_SECTION:
+        return False
+    if _SECTION.search(before) or _MARKS_SECTION.match(text, found.end()):
+        return True
+    begins = not before.rpartition("\n")[2].strip() and (found.start() - len(before) == 0 or "\n" in before)
+    return begins and _TITLED.match(text, found.end()) is not None
+
+
 def _is_ipv4(found: re.Match[str]) -> bool:
-    """An address that the internet routes, and not behind what makes it a version."""
+    """An address that the internet routes, and not behind what makes it a version, nor the number of a section."""
     before = found.string[max(0, found.start() - 16) : found.start()]
-    if _VERSION.search(before) or re.search(r"\w[/_-]$", before):
+    if _VERSION.search(before) or re.search(r"\w[/_-]$", before) or _is_section(found, before):
         return False
     try:
         return ipaddress.IPv4Address(found[0]).is_global

@@ -62,6 +62,21 @@ def test_what_only_looks_like_it(text: str) -> None:
         assert find_personal(before + text + behind) == []
 
 
+def test_numbers_of_sections_are_no_addresses() -> None:
+    """As manuals have them: most of what looks like an IPv4 address in Debian's."""
+    for text in ("5.10.3.3. wanna-build", "前の行\n 6.6.4.2. 次", "5.2.1.1 依存関係", "(第 5.2.1.1 節)",
+                 "12.1.2.1節「脆弱性」", "セクション 5.8.5.4 を", "in the section 3.3.4.2.", "14.3.2.1¶"):  # fmt: skip
+        assert find_personal(text) == [], text
+    for text in (
+        "8.8.8.8",
+        "次の\n8.8.8.8\n8.8.4.4\nです",
+        "130.89.148.77. これ",
+        "130.89.148.77 を使う",
+        "DNS は8.8.8.8. ",
+    ):
+        assert {one.kind for one in find_personal(text)} == {"ipv4"}, text
+
+
 def test_a_bare_number_that_says_what_it_is() -> None:
     assert [one.kind for one in find_personal("電話:0312345678 FAX 0312345679、番号0312345670")] == ["phone", "phone"]
 
