@@ -22,7 +22,6 @@ Labelled = Annotated[
     list[Path] | None,
     typer.Argument(metavar="LABELS...", help="Documents whose meta have a label.", show_default=False),
 ]
-Field = Annotated[str, typer.Option("--label", metavar="FIELD", help="The label's field in the meta.")]
 Positive = Annotated[
     list[Path] | None,
     typer.Option("--positive", help="Instead of LABELS: good documents. Can be given again.", show_default=False),
@@ -38,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 def train(
     out: Annotated[Path, typer.Option("--out", help="The model's file.", show_default=False)],
     labelled: Labelled = None,
-    field: Field = "label",
+    field: Annotated[str, typer.Option("--label", metavar="FIELD", help="The label's field in the meta.")] = "label",
     positive: Positive = None,
     negative: Negative = None,
     good: Annotated[
@@ -62,7 +61,7 @@ def train(
     settings = Settings(longest, bits, characters, epochs, rate, held_out, seed)
     examples = _examples(labelled, field, positive, negative, characters)
     classifier = train_classifier(
-        examples, settings, good=good, progress=lambda line: typer.echo(f"corpus: {line}", err=True)
+        examples, settings, good=good, field=field, progress=lambda line: typer.echo(f"corpus: {line}", err=True)
     )
     classifier.save(out)
     report = dict(classifier.report)
@@ -73,7 +72,12 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model's file.", show_default=False)],
     labelled: Labelled = None,
-    field: Field = "label",
+    field: Annotated[
+        str | None,
+        typer.Option(
+            "--label", metavar="FIELD", help="The label's field; by default as in training.", show_default=False
+        ),
+    ] = None,
     positive: Positive = None,
     negative: Negative = None,
     as_json: AsJson = False,
@@ -86,7 +90,8 @@ def evaluate(
     from pyjpllm.errors import UserError
 
     classifier = load_classifier(model)
-    examples = _examples(labelled, field, positive, negative, classifier.characters)
+    known = classifier.report["field"]
+    examples = _examples(labelled, field or known, positive, negative, classifier.characters)
     if not examples:
         raise UserError("no document to evaluate on")
     values = classifier.values()

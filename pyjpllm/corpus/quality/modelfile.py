@@ -32,7 +32,7 @@ def write_model(path: str | os.PathLike[str], kind: str, header: Mapping[str, An
     values = {"kind": kind, "version": VERSION, **header}
     values["sha256"] = _checksum(values, arrays)
     with atomic_write(path) as temporary:
-        save_file(dict(arrays), temporary, metadata={_KEY: json.dumps(values, ensure_ascii=False, sort_keys=True)})
+        save_file(dict(arrays), temporary, metadata={_KEY: _written(values)})
 
 
 def read_model(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -63,8 +63,12 @@ def checksum_in(path: str | os.PathLike[str]) -> str:
         return ""
 
 
+def _written(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, sort_keys=True)
+
+
 def _checksum(values: Mapping[str, Any], arrays: Arrays) -> str:
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    digest = hashlib.sha256(_written(values).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -86,9 +90,10 @@ def _read_header(file: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
         if len(head) != size:
             raise ValueError("its head is cut")
         entries = json.loads(head)
-        values = json.loads(entries.pop("__metadata__")[_KEY])
-        if not isinstance(values, dict):
-            raise TypeError("no object")
+        text = entries.pop("__metadata__")[_KEY]
+        values = json.loads(text)
+        if not isinstance(values, dict) or text != _written(values):  # a last digit can change and the number stay
+            raise ValueError("not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{file}: is no model of 'jpllm corpus', or damaged") from None
     return values, entries, 8 + size

@@ -78,7 +78,7 @@ class PerplexityConfig(_ModelConfig):
     max_perplexity: PositiveFloat | None = None
     """Documents with more are dropped (`high-perplexity`): they are unlike what the model was trained on."""
     min_perplexity: PositiveFloat | None = None
-    """Documents with less are dropped (`low-perplexity`): they say the same again and again."""
+    """Documents with less are dropped (`low-perplexity`): runs of one character, phrases the text was full of."""
     field: Annotated[str, Field(min_length=1)] = "perplexity"
     """Of the meta, where the perplexity goes."""
 

@@ -44,13 +44,14 @@ def train_classifier(
     settings: Settings = Settings(),
     *,
     good: Label | None = None,
+    field: str = "label",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Classifier:
     """A classifier of the examples' labels. The same examples and settings give the same bits.
 
     ``good``: the label whose probability is the score, for names; for numbers, the least that counts as good where
-    documents are judged (by default the greatest). Raises UserError where the labels are no two or more, where a part
-    has not all of them, and for a ``good`` that is none of them.
+    documents are judged (by default the greatest). ``field``: where the labels were, for the report. Raises UserError
+    where the labels are no two or more, where a part has not all of them, and for a ``good`` that is none of them.
     """
     labels = labels_of(examples)
     chosen = _good(labels, good)
@@ -71,6 +72,7 @@ def train_classifier(
     tuned = replace(untuned, calibration=fit(untuned.raw([one.text for one in calibrate]), numbers(untuned, calibrate)))
     report = {
         "settings": asdict(settings),
+        "field": field,
         "documents": {name: len(members) for name, members in parts.items()},
         "labels": {str(label): sum(one.label == label for one in examples) for label in labels},
         "uncalibrated": judge(untuned, parts["test"]),

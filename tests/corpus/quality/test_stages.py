@@ -158,6 +158,12 @@ def test_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["documents"] == 80
     assert run(["corpus", "perplexity", "evaluate", "text.safetensors", "in.jsonl"]) == 0
     assert "50% of the documents have at most" in capsys.readouterr().out
+    write(folder / "graded.jsonl", labelled([0, 1, 2], 60), "grade")
+    train = ["corpus", "classifier", "train", "graded.jsonl", "--label", "grade", "--out", "grade.safetensors"]
+    assert _answer(capsys, *train, "--bits", "10", "--good", "1")["labels"] == {"0": 60, "1": 60, "2": 60}
+    found = _answer(capsys, "corpus", "classifier", "evaluate", "grade.safetensors", "graded.jsonl")
+    assert found["good"] == 1
+    assert found["thresholds"][10]["threshold"] == 1.0  # of the expected value, which goes to 2
     write(folder / "good.jsonl", labelled(["a"], 40))
     write(folder / "bad.jsonl", labelled(["b", "c"], 40)[40:])
     two = ["--positive", "good.jsonl", "--negative", "bad.jsonl"]
