@@ -122,7 +122,7 @@ install() {
     if [[ $kind == dev ]]; then
         quiet_pip install -c constraints.txt -e '.[dev]'
     else
-        quiet_pip install -c constraints.txt '.[mpi,hf]'
+        quiet_pip install -c constraints.txt '.[mpi,hf,corpus]'
     fi
     printf '%s\n' "$wanted" >"$stamp.tmp" && mv "$stamp.tmp" "$stamp"
     rm "$begun"

@@ -96,7 +96,16 @@ MPI=(--oversubscribe --bind-to none)
 
 # --- the steps, each whole or started anew ----------------------------------------------------------------------------
 step_text() {
-    tied "$VENV_PYTHON" "$REPO/scripts/quickstart/prepare.py" . ${TEXT[@]+--text "${TEXT[@]}"}
+    tied "$VENV_PYTHON" "$REPO/scripts/quickstart/prepare.py" pages . ${TEXT[@]+--text "${TEXT[@]}"}
+}
+
+step_clean() {
+    local pipeline=corpus.toml
+    ((${#TEXT[@]} == 0)) || pipeline=own-text.toml
+    cp "$REPO/scripts/quickstart/$pipeline" corpus.toml
+    rm -rf corpus
+    run jpllm corpus build corpus.toml --run corpus
+    tied "$VENV_PYTHON" "$REPO/scripts/quickstart/prepare.py" split .
 }
 
 step_tokenizer() {
@@ -162,7 +171,8 @@ finished=no
 [[ -e .done/report ]] && again=yes || again=no
 trap '[[ $finished == yes ]] || say "$NAME: not finished; the same command goes on where it was" >&2' EXIT
 
-step text "text: fetch, extract, clean, hold out whole documents"
+step text "text: fetch and extract"
+step clean "pipeline: prose, no line twice; whole documents held out"
 step tokenizer "tokenizer: 4,096 pieces"
 step tokens "token files"
 step train "training on $RANKS ranks"

@@ -6,11 +6,13 @@ import re
 import unicodedata
 from typing import Literal
 
-Folding = Literal["none", "width", "letters"]
+Folding = Literal["none", "width", "letters", "no-digits"]
 """``none``: every character counts. ``width``: NFKC (full and half width, kana with their marks), case, and runs of
-white space as one space, none at the ends. ``letters``: that, and nothing but letters and digits is left."""
+white space as one space, none at the ends. ``letters``: that, and nothing but letters and digits is left.
+``no-digits``: that, without the digits."""
 
 _OTHERS = re.compile(r"[\W_]+")
+_OTHERS_AND_DIGITS = re.compile(r"[\W_\d]+")
 
 
 def fold(text: str, how: Folding) -> str:
@@ -20,4 +22,6 @@ def fold(text: str, how: Folding) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
     if how == "letters":
         return _OTHERS.sub("", plain)
+    if how == "no-digits":
+        return _OTHERS_AND_DIGITS.sub("", plain)
     return " ".join(plain.split())

@@ -29,7 +29,10 @@ _LONG = re.compile(f"(?<=[{_KATAKANA}])[‐‑‒–—―−－ｰ─━](?=[{_
 _JAPANESE = "ぁ-ゖァ-ヺー々〆一-鿿"
 _COMMA = re.compile(f"(?<=[{_JAPANESE}」』）])[，,](?=[{_JAPANESE}「『（\n]|$)")
 _STOP = re.compile(f"(?<=[{_JAPANESE}」』）])[．.](?=[{_JAPANESE}「『（\n]|$)")
+_SPACES = re.compile(r"[^\S\n]+")
+_SPACE_AROUND = re.compile(" ?\n ?")
 _SPACE_END = re.compile("[ \t\u3000]+$", re.MULTILINE)
+_BLANKS = re.compile(r"\n\s*\n")
 _BLANK_LINES = re.compile("\n{3,}")
 _WRAPPED = re.compile(f"(?<=[{_JAPANESE}、，])\n(?=[{_JAPANESE}「『（])")
 
@@ -98,6 +101,16 @@ def join_lines(text: str, width: int) -> str:
     return "".join((*out, text[start:]))
 
 
+def single_space(text: str) -> str:
+    """Without white space at both ends of lines, and one space for all of it within them."""
+    return _SPACE_AROUND.sub("\n", _SPACES.sub(" ", text)).strip(" ")
+
+
+def no_blank_lines(text: str) -> str:
+    """Without lines that hold nothing but white space, and without a line end at either end."""
+    return _BLANKS.sub("\n", text).strip("\n")
+
+
 def trim_space(text: str) -> str:
     """Without white space at line ends, and with no more than one empty line in a row."""
     return _BLANK_LINES.sub("\n\n", _SPACE_END.sub("", text)).strip("\n")
@@ -130,6 +143,11 @@ class NormalizeConfig(StageConfig):
     """A line joins the next one where a Japanese sentence goes on."""
     join_width: int = 20
     """`join_lines`: only lines of at least this many characters, so that headings and lists stay."""
+    single_space: bool = False
+    """White space within a line becomes one space, and goes at both of its ends."""
+    no_blank_lines: bool = False
+    """Take out lines without a character but white space. Extraction leaves one between paragraphs; rules that count
+    lines were made for text without them."""
     trim_space: bool = False
     """Take out white space at line ends and all but one empty line in a row."""
 
@@ -145,6 +163,8 @@ class NormalizeConfig(StageConfig):
             (self.long_vowel, unify_long_vowel),
             (self.punctuation, japanese_punctuation),
             (self.join_lines, lambda text: join_lines(text, self.join_width)),
+            (self.single_space, single_space),
+            (self.no_blank_lines, no_blank_lines),
             (self.trim_space, trim_space),
         ):
             if wanted:

@@ -1,6 +1,7 @@
-"""Text for the quickstart: fetch, extract, clean, hold out whole documents; writes train.jsonl and heldout.jsonl.
+"""Text for the quickstart, before and behind the pipeline that cleans it.
 
-python prepare.py WORK [--text FILE ...]
+python prepare.py pages WORK [--text FILE ...]   fetch and extract: text/pages.jsonl
+python prepare.py split WORK                     what `jpllm corpus build` kept of it: train.jsonl and heldout.jsonl
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -27,34 +28,50 @@ BLOCK = 2000  # characters after which a blank line in a plain text file ends a 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["pages", "split"])
     parser.add_argument("work", type=Path)
     parser.add_argument("--text", type=Path, nargs="+", default=[])
     options = parser.parse_args(arguments)
     try:
-        prepare(options.work, options.text)
+        if options.step == "pages":
+            write_pages(options.work, options.text)
+        else:
+            write_parts(options.work)
     except UserError as error:
         sys.exit(f"quickstart: {error}")
 
 
-def prepare(work: Path, text: Sequence[Path]) -> None:
-    """Write ``work``/text/{train,heldout}.jsonl from ``text``, or from Debian's packages when there is none."""
+def write_pages(work: Path, text: Sequence[Path]) -> None:
+    """Write ``work``/text/pages.jsonl from ``text``, or from Debian's packages when there is none."""
     documents = own_documents(text) if text else debian_documents(work / "packages")
-    split = clean.clean(documents, prose_only=not text)
+    write_jsonl(work / "text" / "pages.jsonl", clean.in_order(documents))
+
+
+def write_parts(work: Path) -> None:
+    """Write ``work``/text/{train,heldout}.jsonl from the pipeline's run in ``work``/corpus."""
+    from pyjpllm.corpus import read_documents
+
+    kept = read_documents(work / "corpus" / "documents")
+    split = clean.split(clean.Document(d.meta["id"], d.meta["source"], d.text.strip()) for d in kept)
     if not split.train or not split.held_out:
         raise UserError(
             f"{len(split.train)} documents to train on and {len(split.held_out)} to hold out are left: give more text "
             "(JSON Lines or Parquet with a `text` field, or plain text with blank lines between documents)"
         )
     for name, part in (("train", split.train), ("heldout", split.held_out)):
-        with atomic_write(work / "text" / f"{name}.jsonl") as path, path.open("w", encoding="utf-8") as file:
-            for document in part:
-                record = {"text": document.text, "meta": {"id": document.name, "source": document.source}}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        write_jsonl(work / "text" / f"{name}.jsonl", part)
         size = sum(len(document.text.encode()) for document in part)
         print(f"  {name:8} {len(part):6,} documents  {size / 1e6:6.2f} MB")
     for why, count in sorted(split.dropped.items()):
         print(f"  dropped  {count:6,} {why}")
+
+
+def write_jsonl(target: Path, documents: Iterable[clean.Document]) -> None:
+    with atomic_write(target) as path, path.open("w", encoding="utf-8") as file:
+        for document in documents:
+            record = {"text": document.text, "meta": {"id": document.name, "source": document.source}}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def debian_documents(cache: Path) -> Iterator[clean.Document]:

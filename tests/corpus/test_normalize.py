@@ -13,6 +13,8 @@ from pyjpllm.corpus.normalize import (
     japanese_punctuation,
     join_lines,
     nfkc,
+    no_blank_lines,
+    single_space,
     strip_invisible,
     trim_space,
     unify_line_ends,
@@ -33,6 +35,8 @@ def test_steps() -> None:
     assert nfkc("Ａ①㌔～…ｶﾞ゛", KEEP) == "A1キロ～…ガ゛"
     assert nfkc("～", "") == "~"
     assert unify_wave_dash("1～2") == "1〜2"
+    assert single_space(" a\u3000 b\t\n\n  c d \n") == "a b\n\nc d\n"
+    assert no_blank_lines("\na\n\n \n\u3000b\n c\n\n") == "a\n\u3000b\n c"
     assert trim_space("a \n\n\n\nb\u3000\n") == "a\n\nb"
 
 

@@ -156,6 +156,7 @@ if [[ -n ${KILL_AT:-} && $words == "$KILL_AT"* && ! -e $LOG.killed ]]; then
     exec sleep 60
 fi
 case $1 in
+corpus) exec "${0%/*}/python" -m pyjpllm "$@" ;;
 tokenizer) mkdir -p tokenizer tokens ;;
 train)
     mkdir -p run
@@ -171,6 +172,7 @@ EVALUATION = """[vm:1] tcp_iface.c:984 UCX ERROR a library's own words on standa
 }
 """
 STEPS = [
+    "corpus build",
     "tokenizer train",
     "tokenizer encode",
     "tokenizer encode",
@@ -218,13 +220,13 @@ def test_the_quickstart_to_its_end_and_again(tmp_path: Path) -> None:
     assert "== done" in output, errors
     assert "the model          1.500 bits per byte (25% less than xz)" in output
     assert "xz -9e             2.000 bits per byte" in output
-    assert sandbox.called() == [*STEPS[:5], "convert run", "report run"]
+    assert sandbox.called() == [*STEPS[:6], "convert run", "report run"]
     assert (sandbox.work / "samples.txt").read_text(encoding="utf-8") == "これは\n"
     process = sandbox.start()
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "everything was done before" in output
-    assert len(sandbox.called()) == 7
+    assert len(sandbox.called()) == 8
     process = sandbox.start("--steps", "9")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2

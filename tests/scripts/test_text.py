@@ -10,12 +10,16 @@ import subprocess
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyjpllm.corpus.build import build_corpus
+from pyjpllm.corpus.config import load_corpus_config
 from pyjpllm.errors import UserError
+from tests.scripts.conftest import REPO
 
 Modules = dict[str, ModuleType]
 
@@ -146,41 +150,50 @@ def documents(quickstart: Modules, count: int, lines: int = 12) -> list[object]:
     ]
 
 
-def test_normalize(quickstart: Modules) -> None:
-    assert quickstart["clean"].normalize("ＡＢＣ\u3000ｶﾞ \t x\x07\u200b\r\n\n  ①  \n") == "ABC ガ x\n1"
+def pipeline(work: Path, config: str) -> None:
+    """What `jpllm corpus build` does in a quickstart's folder, in this process."""
+    text = (REPO / "scripts" / "quickstart" / config).read_text(encoding="utf-8")
+    path = work / config
+    path.write_text(
+        text.replace('"text/', f'"{work}/text/').replace("processes = 0", "processes = 1"), encoding="utf-8"
+    )
+    build_corpus(load_corpus_config(path), work / "corpus")
 
 
-@pytest.mark.parametrize(
-    ("line", "prose"),
-    [
-        ("このコマンドはファイルを表示する。", True),
-        ("オプション", False),
-        ("表示する", False),
-        ("usage: ls [-l] [file...]", False),
-        ("int main(int argc, char *argv[]) は関数", False),
-        ("日本語日本語日本語日本語", False),
-    ],
-)
-def test_prose(quickstart: Modules, line: str, prose: bool) -> None:
-    assert quickstart["clean"].is_prose(line) is prose
+def parts(work: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records to train on and those held out."""
+    train, held_out = (
+        [json.loads(line) for line in (work / "text" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("train", "heldout")
+    )
+    return train, held_out
 
 
-def test_nothing_is_in_both_parts(quickstart: Modules) -> None:
+def lines_of(records: list[dict[str, Any]]) -> set[str]:
+    return {line for record in records for line in record["text"].split("\n")}
+
+
+def test_nothing_is_in_both_parts(quickstart: Modules, tmp_path: Path) -> None:
     clean = quickstart["clean"]
     given_documents = documents(quickstart, 120)
-    shared = "この一行はどの文書にもある注意書きである。"
-    for document in given_documents:
-        document.text += f"\n{shared}\nprintf(1);"
-    split = clean.clean(given_documents, prose_only=True, minimum=50)
-    train = {line for document in split.train for line in document.text.split("\n")}
-    held_out = {line for document in split.held_out for line in document.text.split("\n")}
+    shared = "この一行はどの文書の終わりの方にもある1番目の注意書きである。"
+    for n, document in enumerate(given_documents):
+        document.text += (
+            f"\n{shared.replace('1', str(n))}\nprintf(1);\nＡＢＣ と  いう  行 も ま た ど こ か に あ る{n}"
+        )
+    prepare = quickstart["prepare"]
+    prepare.write_jsonl(tmp_path / "text" / "pages.jsonl", clean.in_order(given_documents))
+    pipeline(tmp_path, "corpus.toml")
+    prepare.write_parts(tmp_path)
+    work = tmp_path
+    train, held_out = parts(work)
     assert held_out
-    assert not train & held_out
-    assert shared in train
-    assert split.dropped["repeated lines"] == 119
-    assert split.dropped["lines that are no Japanese prose"] == 120
-    assert all(not clean.is_held_out(document.name) for document in split.train)
-    assert all(clean.is_held_out(document.name) for document in split.held_out)
+    assert not lines_of(train) & lines_of(held_out)
+    assert len([line for line in lines_of(train) if "注意書き" in line]) == 1  # they differ in a number
+    assert not any("printf" in line for line in lines_of(train) | lines_of(held_out))
+    assert any(line.startswith("ABC と いう 行 も") for line in lines_of(train))
+    assert all(clean.is_held_out(record["meta"]["id"]) for record in held_out)
+    assert not any(clean.is_held_out(record["meta"]["id"]) for record in train)
 
 
 def test_a_line_nearly_in_the_training_text_is_not_held_out(quickstart: Modules) -> None:
@@ -191,16 +204,18 @@ def test_a_line_nearly_in_the_training_text_is_not_held_out(quickstart: Modules)
     line = "".join(sentence(900_000 + n) for n in range(3))
     train.text += "\n" + line
     held_out.text += "\n" + line.replace("である。", "です。", 1)
-    split = clean.clean(some, prose_only=True)
+    split = clean.split(clean.in_order(some))
     assert split.dropped == {"held-out lines too like the training text": 1}
+    assert line[-20:] not in "".join(document.text for document in split.held_out)
 
 
 def test_short_documents_go(quickstart: Modules) -> None:
     clean = quickstart["clean"]
-    split = clean.clean([clean.Document("a", "test", "短い。")], prose_only=False)
+    held_out = next(f"{n}" for n in range(1000) if clean.is_held_out(f"{n}"))
+    split = clean.split([clean.Document(held_out, "test", "短い。")])
     assert not split.train
     assert not split.held_out
-    assert split.dropped == {"documents left too short": 1}
+    assert split.dropped == {"held-out documents left too short": 1}
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=40), st.data())
@@ -208,7 +223,7 @@ def test_the_split_depends_on_the_name_alone(quickstart: Modules, names: list[st
     clean = quickstart["clean"]
     make = [clean.Document(name, "test", sentence(n) * 3) for n, name in enumerate(names)]
     some = data.draw(st.permutations(make))[: len(make) // 2]
-    whole, part = (clean.clean(d, prose_only=False, minimum=1) for d in (make, some))
+    whole, part = (clean.split(clean.in_order(d), minimum=1) for d in (make, some))
     held_out = {document.name for document in whole.held_out}
     assert {document.name for document in part.held_out} == held_out & {document.name for document in some}
 
@@ -225,30 +240,33 @@ def test_own_text(quickstart: Modules, tmp_path: Path) -> None:
         "".join(json.dumps({"text": sentence(10_000 + n) * 9}) + "\n" for n in range(60)), encoding="utf-8"
     )
     work = tmp_path / "work"
-    quickstart["prepare"].prepare(work, [plain, records])
-    train, held_out = (
-        [json.loads(line) for line in (work / "text" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in ("train", "heldout")
-    )
+    prepare = quickstart["prepare"]
+    prepare.write_pages(work, [plain, records])
+    pipeline(work, "own-text.toml")
+    prepare.write_parts(work)
+    train, held_out = parts(work)
     assert {record["meta"]["source"] for record in train} == {"novel.txt", "more.jsonl"}
     assert held_out
     kept = {line for record in train + held_out for line in record["text"].split("\n")}
     assert set(lines) <= kept
     before = (work / "text" / "train.jsonl").read_bytes()
-    quickstart["prepare"].prepare(work, [plain, records])
+    prepare.write_parts(work)
     assert (work / "text" / "train.jsonl").read_bytes() == before
 
 
-def test_too_little_text(quickstart: Modules, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_little_text(quickstart: Modules, tmp_path: Path) -> None:
     small = tmp_path / "small.txt"
     small.write_text(sentence(1) * 10, encoding="utf-8")
+    prepare = quickstart["prepare"]
+    prepare.main(["pages", str(tmp_path), "--text", str(small)])
+    pipeline(tmp_path, "own-text.toml")
     with pytest.raises(UserError, match="give more text"):
-        quickstart["prepare"].prepare(tmp_path / "work", [small])
+        prepare.write_parts(tmp_path)
     with pytest.raises(SystemExit, match=r"quickstart: .*give more text"):
-        quickstart["prepare"].main([str(tmp_path / "work"), "--text", str(small)])
+        prepare.main(["split", str(tmp_path)])
     small.write_bytes("日本".encode("euc-jp"))
     with pytest.raises(UserError, match=r"small\.txt: not UTF-8 at byte 0"):
-        quickstart["prepare"].prepare(tmp_path / "work", [small])
+        prepare.write_pages(tmp_path, [small])
 
 
 def test_blocks_end_at_blank_lines(quickstart: Modules) -> None:

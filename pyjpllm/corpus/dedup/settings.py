@@ -22,7 +22,7 @@ Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 class _DocumentsConfig(GlobalStepConfig):
     folding: Folding = "width"
     """What does not count when texts are compared. `none`: every character counts; `width`: NFKC (full and half width),
-    case, and how much white space; `letters`: that, and all but letters and digits."""
+    case, and how much white space; `letters`: that, and all but letters and digits; `no-digits`: that, and digits."""
     keep: Keep = "longest"
     """Which of several stays: the `longest` or the `earliest`; of equals the earliest."""
     measure: str | None = None

@@ -13,6 +13,10 @@ _URL = re.compile(r"https?://[\w/:%#$&?()~.=+\-]+")
 _ASCII_RUN = re.compile(r"[\x00-\x7f]{100,}")
 _BEFORE_MARK = "[）」』］〕】〉》\u3041-\u3096\u30a1-\u30fa々〇〻\u3400-\u9fff\uf900-\ufaff]"
 _JAPANESE_MARKS = str.maketrans("，．", "、。")
+_HIRAGANA = re.compile("[\u3041-\u3096]")
+_NOT_JAPANESE = re.compile("[^\u3041-\u3096\u30a1-\u30fa\u30fc\u3005\u4e00-\u9fff]")
+_PROSE_CHARACTERS = 10
+_PROSE_SHARE = 0.3
 _FOOTER_LINES = 10
 _FOOTER_SHARE = 0.3
 
@@ -24,6 +28,18 @@ def japanese_lines(text: str) -> str:
     """
     lines = [line for line in text.split("\n") if _KANA.search(line)]
     return "".join(_ASCII_RUN.sub("", _URL.sub("", line)) for line in lines)
+
+
+def is_prose(line: str) -> bool:
+    """A line of at least ten characters with hiragana in it and at least 30% Japanese letters, spaces not counted."""
+    if len(line) < _PROSE_CHARACTERS or not _HIRAGANA.search(line):
+        return False
+    return len(_NOT_JAPANESE.sub("", line)) >= _PROSE_SHARE * len(line.replace(" ", ""))
+
+
+def prose_lines(text: str) -> str:
+    """Only the lines that are Japanese prose: no headings, options, program listings, menus."""
+    return "\n".join(line for line in text.split("\n") if is_prose(line))
 
 
 def swallow_punctuation(text: str) -> str:
@@ -60,5 +76,6 @@ def footer() -> Callable[[str], str]:
 EDITS: dict[str, Callable[[], Callable[[str], str]]] = {
     "footer": footer,
     "japanese-lines": lambda: japanese_lines,
+    "prose-lines": lambda: prose_lines,
     "swallow-punctuation": lambda: swallow_punctuation,
 }
