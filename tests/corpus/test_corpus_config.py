@@ -113,9 +113,17 @@ def test_the_reference_is_current() -> None:
     assert written == reference(), "run: python -m pyjpllm.corpus.reference > docs/corpus-configuration.md"
 
 
-@pytest.mark.parametrize("name", ["corpus.toml", "parallel.toml"])
-def test_the_examples(name: str) -> None:
-    load_corpus_config(ROOT / "examples" / name)
+PIPELINES = [
+    *(ROOT / "examples").glob("corpus*.toml"),
+    ROOT / "examples" / "parallel.toml",
+    *(ROOT / "scripts" / "quickstart" / name for name in ("corpus.toml", "own-text.toml")),
+]
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES), ids=lambda path: path.name)
+def test_the_examples(path: Path) -> None:
+    for stage in load_corpus_config(path).stages:
+        stage.build()
 
 
 def test_rules_and_edits_in_a_pipeline(tmp_path: Path) -> None:

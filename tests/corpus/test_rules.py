@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.rules import EditConfig, RulesConfig, RulesStage, load_preset, preset_names
-from pyjpllm.corpus.rules.edits import EDITS, japanese_lines, swallow_punctuation
-from pyjpllm.corpus.rules.measures import Meter, lz4_ratio, zlib_ratio
+from pyjpllm.corpus.rules.edits import EDITS, is_prose, japanese_lines, swallow_punctuation
+from pyjpllm.corpus.rules.measures import Meter, cost_class, lz4_ratio, zlib_ratio
 from pyjpllm.corpus.rules.presets import BOUNDS
 from pyjpllm.corpus.rules.stage import host_of
 from pyjpllm.errors import UserError
@@ -111,6 +111,21 @@ LLM_JP = [
     ("compression", "あ" + "".join(chr(0x4E00 + i * i * 37 % 20_000) for i in range(300)) * 2, "あ" * 500),
 ]
 
+JPLLM = [
+    ("length", unlike(200), unlike(199)),
+    ("japanese", unlike(10) + "a" * 90, unlike(10) + "a" * 91),
+    ("hiragana", "ああ" + unlike(8), "ああ" + unlike(9)),
+    ("function_words", "の" + unlike(4), "の" + unlike(5)),
+    ("function_words", "これは" + unlike(12), "これは" + unlike(13)),
+    ("line_punctuation", lines(1, 20, "文。"), lines(1, 21, "文。")),
+    ("digits", "1" * 15 + unlike(85), "1" * 15 + unlike(84)),
+    ("repetition", repeated(10, 30, 100), repeated(10, 30, 99)),
+    ("ellipsis", lines(3, 10, "続く… "), lines(4, 10, "続く...")),
+    ("advertising", "送料無料" + unlike(47), "送料無料" + unlike(46)),
+    ("walls", "続きを読む" + unlike(162), "続きを読む" + unlike(161)),
+    ("ng_words", "殺すぞ" + unlike(58), "殺すぞ" + unlike(57)),
+]
+
 # Words by script: a kanji and a kana are a word each.
 FINEWEB2 = [
     ("duplicate_lines", "\n".join([unlike(3)] * 42 + [unlike(3, 5 * i) for i in range(1, 84)]),
@@ -139,7 +154,7 @@ FINEWEB2 = [
 @pytest.mark.parametrize(
     ("preset", "rule", "good", "bad"),
     [(preset, *case) for preset, cases in [("swallow-v1", SWALLOW), ("hojichar", HOJICHAR), ("llm-jp-v1", LLM_JP),
-                                           ("fineweb2-ja", FINEWEB2)] for case in cases],
+                                           ("fineweb2-ja", FINEWEB2), ("jpllm", JPLLM)] for case in cases],
 )  # fmt: skip
 def test_documents_at_the_threshold(preset: str, rule: str, good: str, bad: str) -> None:
     judge = stage(preset)
@@ -295,6 +310,11 @@ def test_a_measure_that_is_none() -> None:
         Meter(["adult.counts"], lists={"adult": ["a"]})
 
 
+def test_a_list_is_no_measure_of_words_whatever_it_is_called() -> None:
+    assert cost_class("function-words.of_japanese") == cost_class("grams.count") == 0
+    assert [cost_class(name) for name in ("characters", "zlib_ratio", "top_2gram_fraction", "words")] == [0, 1, 1, 2]
+
+
 def test_shares_of_a_list() -> None:
     meter = Meter(["own.fraction", "own.of_japanese", "own.count"], lists={"own": ["禁句"]})
     assert meter("禁句x漢字") == {"own.fraction": 2 / 5, "own.of_japanese": 2 / 4, "own.count": 1.0}
@@ -348,6 +368,25 @@ def test_a_preset_edits_what_its_rules_have_kept() -> None:
     assert (verdict.reason, verdict.document.text[:2]) == ("kana", "No")
     own = stage("llm-jp-v1", without=["compression", "kana", "kuten"])
     assert own([Document("No kana here。\n")])[0].reason == "emptied"
+
+
+@pytest.mark.parametrize(
+    ("line", "prose"),
+    [
+        ("このコマンドはファイルを表示する。", True),
+        ("オプション", False),
+        ("表示する", False),
+        ("usage: ls [-l] [file...]", False),
+        ("int main(int argc, char *argv[]) は関数", False),
+        ("日本語日本語日本語日本語", False),
+        ("abcdefのa", False),
+        ("abcd fg表計の", True),
+    ],
+)
+def test_prose_lines(line: str, prose: bool) -> None:
+    assert is_prose(line) is prose
+    other = "この行はいつも文章である。"
+    assert EDITS["prose-lines"]()(f"{line}\n\n{other}\n") == (f"{line}\n{other}" if prose else other)
 
 
 def test_the_tables_in_the_docs_are_current() -> None:

@@ -43,6 +43,8 @@ def check_measure(name: str, lists: Sequence[str]) -> None:
 
 def cost_class(name: str) -> int:
     """What a measure costs: 0 one look at the characters, 1 n-grams or compression, 2 words. (the dearest)."""
+    if "." in name:  # of a list, whatever it is called
+        return 0
     if "word" in name:
         return 2
     return 1 if "gram" in name or name in COMPRESSION else 0

@@ -1,0 +1,187 @@
+"""Small models trained on what each preset keeps of the labelled crawl, the same number of tokens each, three seeds.
+
+    python -m benchmarks.corpus.ablation --work WORK [--write docs/corpus.md]
+
+Scored in bits per byte of documents that no page of the crawl has (`jpllm evaluate`). One tokenizer for all, trained on
+the crawl as it is and on its documents. Where less was kept than is trained on, it is read more than once: the column
+epochs. What is done in WORK is not done again, so that a run which was ended goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.corpus.selection import PRESETS, VARIANTS, build, call, make_crawl
+from benchmarks.ranks import write_between
+from pyjpllm.data.indexed import read_index
+from pyjpllm.errors import UserError
+
+SEQUENCE, BATCH = 256, 8
+HELD_OUT_BYTES = 120_000
+CONFIG = """\
+[model]
+hidden_size = 128
+num_layers = 3
+num_heads = 4
+intermediate_size = 352
+tie_embeddings = true
+max_position = 2048
+rope_theta = 10000.0
+
+[data]
+train = [{{ path = "{tokens}" }}]
+tokenizer = "{tokenizer}"
+sequence_length = {sequence}
+
+[optimizer]
+lr = 3e-3
+
+[schedule]
+kind = "wsd"
+warmup_steps = {warmup}
+decay_fraction = 0.3
+
+[train]
+steps = {steps}
+global_batch = {batch}
+micro_batch = {batch}
+seed = {seed}
+"""
+
+
+def tokens_of(work: Path, run: Path, tokenizer: Path) -> tuple[Path, int]:
+    """Token files of a run's documents, and how many tokens they have."""
+    prefix = work / "tokens" / run.name
+    mark = prefix.with_name(f"{run.name}.done")
+    if not mark.exists():
+        prefix.parent.mkdir(exist_ok=True)
+        call("pyjpllm", "tokenizer", "encode", f"{run}/documents", "--tokenizer", str(tokenizer), "--out", str(prefix))
+        mark.touch()
+    return prefix, int(read_index(prefix).sizes.sum())
+
+
+def train_tokenizer(work: Path) -> Path:
+    """The tokenizer of all models, trained now unless it is there."""
+    tokenizer = work / "tokenizer"
+    if not (work / "tokenizer.done").exists():
+        texts = (str(make_crawl(work) / "documents.jsonl"), str(build(work, "raw") / "documents"))
+        call("pyjpllm", "tokenizer", "train", *texts, "--out", str(tokenizer), "--vocab-size", "4096", "--kind", "bpe")
+        (work / "tokenizer.done").touch()
+    return tokenizer
+
+
+def held_out(work: Path) -> Path:
+    """The held-out documents that are scored: the first ones, up to so many bytes."""
+    path = work / "heldout.jsonl"
+    lines, size = [], 0
+    for line in (make_crawl(work) / "heldout.jsonl").read_text(encoding="utf-8").splitlines():
+        size += len(json.loads(line)["text"].encode())
+        if size > HELD_OUT_BYTES:
+            break
+        lines.append(line + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def score(work: Path, name: str, tokens: Path, tokenizer: Path, steps: int, seed: int) -> float:
+    """Bits per byte of the held-out documents by a model of its own, trained now unless it was."""
+    folder = work / "models" / f"{name}-{steps}-{seed}"
+    result = folder.with_suffix(".json")
+    if not result.exists():
+        folder.parent.mkdir(exist_ok=True)
+        config = folder.with_suffix(".toml")
+        config.write_text(
+            CONFIG.format(
+                tokens=tokens,
+                tokenizer=tokenizer,
+                sequence=SEQUENCE,
+                steps=steps,
+                batch=BATCH,
+                seed=seed,
+                warmup=max(steps // 12, 1),
+            ),
+            encoding="utf-8",
+        )
+        forked(["train", str(config), "train.kernels=native", "--run", str(folder)], folder.with_suffix(".log"))
+        words = ["evaluate", str(folder), "--text", str(held_out(work)), "--stride", str(SEQUENCE)]
+        forked([*words, "--kernels", "native", "--json"], work / "evaluation.tmp")
+        os.replace(work / "evaluation.tmp", result)
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return float(found["bits_per_byte"])
+
+
+def forked(words: Sequence[str], output: Path) -> None:
+    """Run `jpllm WORDS` in a fork of this process, its standard output in a file. torch is loaded once for all: that
+    takes longer than these models do. Raises UserError when the command fails."""
+    import pyjpllm.evaluation.heldout
+    import pyjpllm.training.trainer  # noqa: F401
+    from pyjpllm.cli.app import run
+
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with open(output, "w", encoding="utf-8") as file:
+                os.dup2(file.fileno(), 1)
+                code = run(list(words))
+                sys.stdout.flush()
+        finally:
+            os._exit(code)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise UserError(f"jpllm {' '.join(words)}: failed; see above and {output}")
+
+
+def table(rows: dict[str, tuple[int, list[float]]], trained: int) -> str:
+    """A row a variant: tokens kept, epochs, mean and standard deviation, and how far it is from the best mean."""
+    best = min(statistics.mean(scores) for _, scores in rows.values())
+    lines = [
+        f"| trained on {trained:,} tokens of | tokens kept | epochs | bits per byte, mean of {{seeds}} | "
+        "standard deviation | above the best |",
+        "|---|---|---|---|---|---|",
+    ]
+    for variant, (kept, scores) in rows.items():
+        mean = statistics.mean(scores)
+        spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
+        lines.append(
+            f"| {variant} | {kept:,} | {trained / kept:.2f} | {mean:.4f} | {spread:.4f} | {mean / best - 1:.1%} |"
+        )
+    return "\n".join(lines).replace("{seeds}", str(max(len(scores) for _, scores in rows.values())))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, score, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=("raw", *PRESETS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=80, help=f"of {SEQUENCE * BATCH} tokens")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    options = parser.parse_args(arguments)
+    work = options.work.resolve()
+    tokenizer = train_tokenizer(work)
+    prepared = {}
+    for variant in options.only:
+        run = build(work, variant)
+        prepared[variant] = (run.name, *tokens_of(work, run, tokenizer))
+    rows: dict[str, tuple[int, list[float]]] = {variant: (kept, []) for variant, (_, _, kept) in prepared.items()}
+    for seed in range(1, options.seeds + 1):  # a whole table after the first seed already
+        for variant, (name, tokens, _) in prepared.items():
+            rows[variant][1].append(score(work, name, tokens, tokenizer, options.steps, seed))
+            print(f"{variant} seed {seed}: {rows[variant][1][-1]:.4f}", flush=True)
+    text = table(rows, options.steps * SEQUENCE * BATCH)
+    print(text)
+    if options.write is not None:
+        write_between(options.write, "ablation", text)
+
+
+if __name__ == "__main__":
+    main()
