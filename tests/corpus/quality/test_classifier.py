@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyjpllm.corpus import Document, DocumentWriter
 from pyjpllm.corpus.quality import Classifier, Settings, load_classifier, train_classifier
 from pyjpllm.corpus.quality.labels import Example, part_of, read_labelled, read_two_sets
 from pyjpllm.corpus.quality.modelfile import read_model, write_model
@@ -121,6 +122,9 @@ def test_labels_out_of_files(tmp_path: Path) -> None:
     write(tmp_path / "c.jsonl", [Example("さ", "keep")], "value")
     with pytest.raises(UserError, match=r"c\.jsonl, document 1: .* 'keep', where others have 1"):
         read_labelled([path, tmp_path / "c.jsonl"], "value", 9)
+    with DocumentWriter(tmp_path / "d.parquet") as writer:
+        writer.add(Document("たちつ", {"value": 2}))
+    assert read_labelled([tmp_path / "d.parquet"], "value", 9) == [Example("たちつ", 2)]
     (tmp_path / "empty.jsonl").write_bytes(b"")
     assert read_labelled([tmp_path / "empty.jsonl"], "value", 9) == []
     assert read_two_sets([path], [tmp_path / "c.jsonl"], 1) == [
