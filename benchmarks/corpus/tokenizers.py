@@ -1,7 +1,8 @@
 """Characters a token of each tokenizer recipe on held-out text, all with the same number of ids.
 
     python scripts/quickstart/prepare.py text      # the text of Debian's packages: text/text/{train,heldout}.jsonl
-    python -m benchmarks.corpus.tokenizers text/text/train.jsonl --heldout text/text/heldout.jsonl --ids 8192
+    python -m benchmarks.corpus.tokenizers text/text/train.jsonl --heldout text/text/heldout.jsonl \
+        --ids 8192 --sample-mib 4
 
 Prints a Markdown table; the tokenizers stay in --out, for `jpllm tokenizer report`.
 """
@@ -32,12 +33,15 @@ def main() -> None:
     parser.add_argument("train", type=Path, nargs="+")
     parser.add_argument("--heldout", type=Path, nargs="+", required=True)
     parser.add_argument("--ids", type=int, default=8192)
+    parser.add_argument("--sample-mib", type=int, default=256)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("tokenizers"))
     options = parser.parse_args()
     tokenizers, seconds = [], []
-    for way, changes in WAYS.items():
-        settings = recipe_options(**changes, vocab_size=options.ids, threads=options.threads)
+    sample = options.sample_mib << 20
+    for way in options.ways:
+        settings = recipe_options(**WAYS[way], vocab_size=options.ids, threads=options.threads, sample_bytes=sample)
         started = time.process_time()
         texts = (document.text for document in read_documents(options.train))
         folder = options.out / way.replace(" ", "-").replace(",", "")

@@ -39,8 +39,10 @@ class TokenSink(Protocol):
     """Where documents become tokens. Tokenizers live on a floor above this room, so whoever starts a run that writes
     tokens hands one in (``pyjpllm.data.token_output.TokenOutput``). It goes to other processes: it can be pickled."""
 
-    fingerprint: str
-    """Tells tokenizers apart: a run goes on only with the same."""
+    @property
+    def fingerprint(self) -> str:
+        """Tells tokenizers apart: a run goes on only with the same."""
+        ...
 
     def writer(self, prefix: Path, /) -> Writer:
         """Writes one shard's documents to the token files ``prefix``."""

@@ -22,6 +22,7 @@ from pyjpllm.corpus import Document
 from pyjpllm.data.encode import EncodeStats, encode_texts, stats_path
 from pyjpllm.data.indexed import IndexedWriter, bin_path, idx_path, index_bytes, read_index, token_dtype
 from pyjpllm.data.tokenizer import Tokenizer
+from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 
 _COPY = 1 << 22
@@ -69,7 +70,7 @@ class TokenOutput:
     def _tokenizer(self) -> Tokenizer:
         tokenizer = _loaded(self.model_path)
         if tokenizer.fingerprint != self.fingerprint:
-            raise RuntimeError(f"{self.model_path}: has changed since the run began")
+            raise UserError(f"{self.model_path}: has changed since the run began")
         return tokenizer
 
 
