@@ -18,6 +18,8 @@ from pyjpllm.corpus.stage_config import StageConfig
 from pyjpllm.errors import UserError
 
 _DIGITS = 6  # of a number in the meta
+# Of a score in the histogram, which would be drawn in even ratios down to the smallest one if that were 1e-7.
+_DRAWN_DIGITS = 2
 
 
 class _ModelConfig(StageConfig):
@@ -67,7 +69,7 @@ class ClassifierConfig(_ModelConfig):
             )
         return ScoreStage(
             self.name or self.kind, self.field, "score", lambda texts: classifier.scores(texts, self.label),
-            (self.min_score, None), ("low-score", ""), self.mode == "drop",
+            (self.min_score, None), ("low-score", ""), self.mode == "drop", _DRAWN_DIGITS,
         )  # fmt: skip
 
 
@@ -112,8 +114,10 @@ class ScoreStage:
         limits: Limits,
         reasons: tuple[str, str],
         drops: bool,
+        drawn_digits: int = _DIGITS,
     ) -> None:
-        """``reasons``: for numbers below the first limit, and for those above the second."""
+        """``reasons``: for numbers below the first limit, and for those above the second. ``drawn_digits``: decimals
+        of the measure, which is for the histogram alone."""
         self.name = name
         self.limits: dict[str, Limits] = {measure: limits}
         self._field = field
@@ -122,6 +126,7 @@ class ScoreStage:
         self._low, self._high = limits
         self._reasons = reasons
         self._drops = drops
+        self._drawn_digits = drawn_digits
 
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
         """One verdict a document, with the number as its measure."""
@@ -135,4 +140,4 @@ class ScoreStage:
         elif self._drops and self._high is not None and score > self._high:
             reason = self._reasons[1]
         marked = replace(document, meta={**document.meta, self._field: round(score, _DIGITS)})
-        return Verdict(marked, reason, {self._measure: score})
+        return Verdict(marked, reason, {self._measure: round(score, self._drawn_digits)})

@@ -83,6 +83,9 @@ def test_a_pipeline(folder: Path) -> None:
     assert stages["perplexity"]["limits"] == {"perplexity": [None, 20.0]}
     assert stages["perplexity"]["dropped"] == {}  # marked only
     assert sum(stages["classifier"]["measures"]["score"].values()) == 80
+    assert all(
+        float(value) in (0, *(n / 100 for n in range(1, 101))) for value in stages["classifier"]["measures"]["score"]
+    )
 
 
 def test_more_processes_write_the_same(folder: Path) -> None:
