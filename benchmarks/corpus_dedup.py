@@ -1,6 +1,6 @@
 """MinHash beside rensa and datasketch, in one run: documents a second of CPU time on one pinned core.
 
-    python -m benchmarks.corpus_dedup [TEXT...] [--functions 800] [--n 5] [--documents 400] [--repeat 5]
+    python -m benchmarks.corpus_dedup [TEXT...] [--functions 800] [--n 5] [--documents 400] [--repeat 5] [--write PAGE]
 
 Without TEXT (anything `read_documents` takes) the documents are drawn. Install the peers with `pip install rensa
 datasketch`; one that is missing is named and left out. Each library gets the texts as Python strings and ends with one
@@ -13,8 +13,11 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
 
 from benchmarks.planted import Planter
+from benchmarks.ranks import write_between
 from pyjpllm import _text
 from pyjpllm.corpus import read_documents
 from pyjpllm.corpus.dedup import MinHasher
@@ -43,7 +46,7 @@ def ways(functions: int, n: int) -> dict[str, Work]:
                 signatures.append(sketch.digest())
             return signatures
 
-        found["rensa RMinHash"] = with_rensa
+        found[f"rensa {version('rensa')}, RMinHash"] = with_rensa
     try:
         import datasketch
     except ImportError:
@@ -58,7 +61,7 @@ def ways(functions: int, n: int) -> dict[str, Work]:
                 signatures.append(sketch.digest())
             return signatures
 
-        found["datasketch update_batch"] = with_datasketch
+        found[f"datasketch {version('datasketch')}, update_batch"] = with_datasketch
     return found
 
 
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=5)
     parser.add_argument("--documents", type=int, default=400)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     options = parser.parse_args()
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -78,7 +82,6 @@ def main() -> None:
         planter = Planter(1)
         texts = [planter.text(int(size)) for size in planter.random.integers(200, 4000, options.documents)]
     characters = sum(map(len, texts))
-    print(f"{len(texts)} documents, {characters / len(texts):.0f} characters each, {options.functions} functions")
     best: dict[str, float] = {}
     for _ in range(options.repeat):
         for name, work in ways(options.functions, options.n).items():
@@ -86,9 +89,18 @@ def main() -> None:
             work(texts)
             best[name] = min(best.get(name, float("inf")), time.process_time() - started)
     ours = next(iter(best.values()))
-    for name, seconds in best.items():
-        rate = f"{len(texts) / seconds:10.0f} documents/s {characters / seconds / 1e6:8.2f} M characters/s"
-        print(f"{name:<26}{rate}   {seconds / ours:6.2f} x our time")
+    rows = [
+        f"| {name} | {len(texts) / seconds:,.0f} | {characters / seconds / 1e6:.2f} | {seconds / ours:.2f} |"
+        for name, seconds in best.items()
+    ]
+    text = (
+        f"{len(texts)} documents of {characters / len(texts):,.0f} characters each, {options.functions} functions "
+        f"over character {options.n}-grams:\n\n"
+        "| | documents/s | million characters/s | times our time |\n|---|---|---|---|\n" + "\n".join(rows)
+    )
+    print(text)
+    if options.write is not None:
+        write_between(options.write, "corpus-minhash", text)
 
 
 if __name__ == "__main__":

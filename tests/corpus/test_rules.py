@@ -280,7 +280,7 @@ def test_bounds_and_lists_can_be_changed_one_by_one(tmp_path: Path) -> None:
     judge = stage("hojichar", override={"adult": {"at_most": 1}}, lists={"adult": [str(own)]})
     assert kept(judge, "adult", text)
     assert not kept(judge, "adult", text * 2)
-    assert judge.limits["adult.count"] == (None, 1)
+    assert judge.limits["adult.count"] == (None, 1.0)
     assert not kept(stage("hojichar", lists={"adult": ["adult", str(own)]}), "adult", text)
 
 

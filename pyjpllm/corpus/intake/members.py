@@ -12,6 +12,8 @@ from pyjpllm.corpus.intake.bounded import CHUNK, Bounds, Ratio
 BEGIN = b"WARC/"
 """What a record begins with."""
 _MEMBER = b"\x1f\x8b\x08"
+# An empty line that ends otherwise, or the next record.
+_NOT_A_HEAD = (b"\n\r\n", b"\n\n", b"\n" + BEGIN)
 # zlib copies what lies behind a member each time one ends, so no more than a few pages are given to it.
 _PIECE = 1 << 16
 
@@ -57,6 +59,19 @@ class ByteStream:
         line = self._buffer[self._position : end]
         self._position = end
         return line
+
+    def lines_to_blank(self, limit: int) -> list[bytes] | None:
+        """The lines before the next empty one, without their newlines; goes behind the empty one.
+
+        None, and nothing is read, where they are not all at hand within ``limit`` bytes or their ends are mixed.
+        """
+        first = self._position
+        last = self._buffer.find(b"\r\n\r\n", first, first + limit)
+        block = self._buffer[first : max(last, first)]
+        if last < 0 or block.startswith((b"\n", b"\r\n")) or any(each in block for each in _NOT_A_HEAD):
+            return None
+        self._position = last + 4
+        return block.split(b"\n")
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes; fewer at the end of the stream."""

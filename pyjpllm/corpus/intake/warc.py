@@ -89,13 +89,18 @@ def _records(stream: ByteStream, path: str, bounds: Bounds, extract: Extract) ->
 def _head(stream: ByteStream, line: bytes, path: str, at: int) -> _Record | Fault:
     if not line.startswith(BEGIN):
         return Fault("bad-warc-header", path, at, "no record begins here", excerpt_of(line))
+    lines = stream.lines_to_blank(_HEAD_LIMIT)
+    if lines is None:
+        lines = []
+        size = 0
+        while (field := stream.line(_HEAD_LIMIT)) not in (b"\r\n", b"\n"):
+            size += len(field)
+            if not field.endswith(b"\n") or size > _HEAD_LIMIT:
+                return Fault("bad-warc-header", path, at, "the head of the record does not end", excerpt_of(line))
+            lines.append(field)
     fields = dict.fromkeys(_FIELDS, b"")
-    size = 0
-    while (field := stream.line(_HEAD_LIMIT)) not in (b"\r\n", b"\n"):
-        size += len(field)
+    for field in lines:
         name, colon, value = field.partition(b":")
-        if not field.endswith(b"\n") or size > _HEAD_LIMIT:
-            return Fault("bad-warc-header", path, at, "the head of the record does not end", excerpt_of(line))
         if not colon and not field.startswith((b" ", b"\t")):
             return Fault("bad-warc-header", path, at, "a line of the head has no colon", excerpt_of(field))
         name = name.strip().lower()
