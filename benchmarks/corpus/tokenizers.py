@@ -1,7 +1,7 @@
 """Characters a token of each tokenizer recipe on held-out text, all with the same number of ids.
 
-    python scripts/quickstart/prepare.py text      # the text of Debian's packages: text/text/{train,heldout}.jsonl
-    python -m benchmarks.corpus.tokenizers text/text/train.jsonl --heldout text/text/heldout.jsonl \
+    scripts/quickstart.sh          # the text of Debian's packages: quickstart/text/{train,heldout}.jsonl
+    python -m benchmarks.corpus.tokenizers quickstart/text/train.jsonl --heldout quickstart/text/heldout.jsonl \
         --ids 8192 --sample-mib 4
 
 Prints a Markdown table; the tokenizers stay in --out, for `jpllm tokenizer report`.
