@@ -1,4 +1,4 @@
-"""`python -m tests.data._build_tokens INPUTS RUN PROCESSES TOKENIZER`: a pipeline into tokens, or a rank of it."""
+"""`python -m tests.data._build_tokens INPUTS RUN TOKENIZER`: a rank of a pipeline into tokens."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from tests.corpus import pipelines
 
 def main() -> None:
     """Run it with a shard a file."""
-    paths, run, processes, tokenizer = sys.argv[1:]
-    config = pipelines.pipeline(
-        Path(paths), processes=int(processes), slow_s=0.002, format="tokens", tokenizer=tokenizer, dropped=True
-    )
+    paths, run, tokenizer = sys.argv[1:]
+    config = pipelines.pipeline(Path(paths), format="tokens", tokenizer=tokenizer, dropped=True)
     with exchange() as ranks:
         build_corpus(config, run, tokens=TokenOutput.load(tokenizer), exchange=ranks)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ from pyjpllm.data import IndexedDataset, Tokenizer, TokenOutput, encode_files
 from pyjpllm.errors import UserError
 from tests.corpus.pipelines import inputs, pipeline
 from tests.data.corpora import make_tokenizer
-from tests.mpi import ROOT, launch, rank_environment
+from tests.mpi import launch
 
 NAMES = ("tokens.bin", "tokens.idx", "tokens.json")
 
@@ -72,37 +72,40 @@ def test_the_bytes_of_encode(folder: Path, expected: dict[str, bytes], tmp_path:
     assert build_corpus(config, tmp_path / "run", tokens=tokens) == report  # nothing is done again
 
 
-@pytest.mark.parametrize(("ranks", "processes"), [(1, 2), (2, 1)])
-def test_ranks_and_processes(
-    ranks: int, processes: int, folder: Path, expected: dict[str, bytes], tmp_path: Path
-) -> None:
-    argv = [sys.executable, "-m", "tests.data._build_tokens", str(folder / "in"), str(tmp_path / "run"), str(processes)]
-    done = launch([*argv, str(folder / "tokenizer")], ranks)
+def test_processes(folder: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    config = pipeline(folder / "in", processes=2, format="tokens", tokenizer=str(folder / "tokenizer"))
+    build_corpus(config, tmp_path / "run", tokens=TokenOutput.load(folder / "tokenizer"))
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_ranks(folder: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "tests.data._build_tokens", str(folder / "in"), str(tmp_path / "run")]
+    done = launch([*argv, str(folder / "tokenizer")], 2)
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path / "run") == expected
 
 
 def test_sigkill(folder: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """A forked process, killed again and again at random moments."""
     dice = random.Random(3)
     run = tmp_path / "run"
-    kills = 0
-    argv = [sys.executable, "-m", "tests.data._build_tokens", str(folder / "in"), str(run), "1"]
-    argv.append(str(folder / "tokenizer"))
-    for _ in range(4):
-        process = subprocess.Popen(argv, env=rank_environment(), cwd=ROOT, start_new_session=True)
-        started = time.monotonic()
-        while not run.exists() and process.poll() is None and time.monotonic() - started < 60:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0.0, 0.5))
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
-    else:
-        subprocess.run(argv, env=rank_environment(), cwd=ROOT, check=True)
-    assert kills >= 1
+    config = pipeline(folder / "in", format="tokens", tokenizer=str(folder / "tokenizer"))
+    tokens = TokenOutput.load(folder / "tokenizer")
+    began = time.monotonic()
+    build_corpus(config, run, tokens=tokens)
+    takes = time.monotonic() - began
+    for _ in range(12):
+        if (run / "report.json").exists():
+            assert outcome(run) == expected
+            shutil.rmtree(run)
+        if (child := os.fork()) == 0:
+            with contextlib.suppress(BaseException):
+                build_corpus(config, run, tokens=tokens)
+            os._exit(0)
+        time.sleep(dice.uniform(0, 0.8 * takes))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    build_corpus(config, run, tokens=tokens)
     assert outcome(run) == expected
 
 
