@@ -75,7 +75,7 @@ class InputConfig(Section):
     """Pages and their translations, segment by segment; beside `paths` or in their place."""
     extract: Extract = "main"
     """Of a page: the main content, without navigation, headers, footers and the like, or all that can be seen; or
-    `trafilatura`: the main content as that library finds it, some twenty times slower."""
+    `trafilatura`: the main content as that library finds it, much more slowly."""
     max_document_mib: Positive = 16
     """A line, row, page or text larger than this is set aside; no more of it is held in memory."""
     max_ratio: PositiveFloat = 200.0
