@@ -56,6 +56,29 @@ def test_pieces_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert items(tmp_path / "b.warc", gzip.decompress(data)) == plain == whole
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda head: head.replace(b"\r\n", b"\n") + b"\n\n",
+        lambda head: head.replace(b"\r\n", b"\n", 3) + b"\r\n\r\n",
+        lambda head: head + b"\r\n\n",
+        lambda head: head + b"\n\r\n",
+        lambda head: head.replace(b"\r\nWARC-Date", b"\r\n folded: on\r\nWARC-Date") + b"\r\n\r\n",
+    ],
+)
+def test_heads_with_other_line_ends(head: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    def changed(one: bytes) -> bytes:
+        first, blank, rest = one.partition(b"\r\n\r\n")
+        assert blank
+        return head(first) + rest
+
+    data = crawl(5, 30)
+    usual = items(tmp_path / "a.warc.gz", b"".join(map(gzip.compress, data)))
+    other = items(tmp_path / "b.warc.gz", b"".join(gzip.compress(changed(one)) for one in data))
+    assert [item for item in other if isinstance(item, Document)] == [i for i in usual if isinstance(i, Document)]
+    assert sum(isinstance(item, Skip) for item in other) == sum(isinstance(item, Skip) for item in usual)
+
+
 def test_a_file_packed_as_one(tmp_path: Path) -> None:
     data = crawl(5, 40)
     one = items(tmp_path / "a.warc.gz", gzip.compress(b"".join(data)))
