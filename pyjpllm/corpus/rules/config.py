@@ -58,9 +58,9 @@ class EditConfig(StageConfig):
     kind: Literal["edit"]
     edits: Annotated[list[Edit], Field(min_length=1)]
     """In this order. `footer` cuts the text at the first of its last ten lines that is footer words by more than 30%,
-    `swallow-punctuation` makes `、。` of `，．`, `prose-lines` leaves only lines of at least ten characters that have
-    hiragana and are Japanese letters by at least 30%, `japanese-lines` leaves out lines without kana, addresses and
-    long runs of ASCII, and joins the rest (llm-jp)."""
+    `swallow-punctuation` makes `、。` of `，．` where the text uses those more, `prose-lines` leaves only lines of at
+    least ten characters that have hiragana and are Japanese letters by at least 30%, `japanese-lines` leaves out lines
+    without kana, addresses and long runs of ASCII, and joins the rest (llm-jp)."""
 
     def build(self) -> EditStage:
         """The stage."""

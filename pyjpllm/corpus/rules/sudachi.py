@@ -1,7 +1,7 @@
 """Sudachi's short units by the native lattice, from the files of the packages sudachipy and sudachidict_core.
 
-SudachiPy (Apache-2.0) says what the words are; kernels/text/sudachi_*.cpp finds the same ones, about ten times as fast,
-since it makes no object of a word and looks at nothing but where words end. Tests compare the two.
+SudachiPy (Apache-2.0) says what the words are; kernels/text/sudachi_*.cpp finds the same ones in less time, since it
+makes no object of a word and looks at nothing but where words end. Tests compare the two.
 """
 
 from __future__ import annotations
