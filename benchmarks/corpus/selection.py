@@ -1,7 +1,7 @@
 """What each preset keeps of the labelled crawl: `python -m benchmarks.corpus.selection --work WORK [--write PAGE]`.
 
-Every preset stands in the same pipeline (the language before it, exact and MinHash deduplication behind it), so that
-rules are compared with rules; beside them the crawl as it is, the pipeline without rules, and the whole of
+Every preset stands in the same pipeline (language and white space before it, exact and MinHash deduplication behind
+it), so that rules are compared with rules; beside them the crawl as it is, the pipeline without rules, and the whole of
 examples/corpus-ja.toml. Each is a run of `jpllm corpus build`; what is done in WORK is not done again.
 
 Precision and recall are of characters without white space. A document's lines count as found where the text that was
