@@ -177,6 +177,9 @@ class Detector:
         own = _gram_set(text) if candidates else set()
         matches = []
         for number in sorted(candidates):
+            # Sets of sizes too different cannot be so similar; a document is mostly much longer than an item.
+            if len(self._items[number].folded) < self._similarity * len(own):
+                continue
             other = _gram_set(self._items[number].folded)
             similarity = len(own & other) / len(own | other)
             if similarity >= self._similarity:
