@@ -50,7 +50,8 @@ def lines_of(held: Sequence[str], searched: Sequence[str], count: int, dice: ran
         lines = [line for line in text.splitlines() if SHORTEST <= len(fold(line, "letters")) <= LONGEST]
         if lines and len(found) < count:
             line = dice.choice(lines)
-            if np.isin(_text.gram_hashes([fold(line, "letters")], SHARED)[0], known).any():
+            own, _ = _text.gram_hashes([fold(line, "letters")], SHARED)
+            if (known[np.searchsorted(known[:-1], own)] == own).any():
                 elsewhere += 1
             else:
                 found[line] = None

@@ -3,10 +3,10 @@
 Texts are folded to letters and digits (NFKC, case; pyjpllm.corpus.folding). Two nets:
 
 grams    the share of an item's distinct 6-grams that stand in a stretch of the document twice as long as the item.
-         An edit of one character breaks at most 6 of them, so an item of L >= 30 characters with L / 10 edits keeps
-         at least 25%, wherever the edits are, whatever stands around it. From a quarter on the item is compared with
-         the stretch, edit by edit (pyjpllm.corpus.edit_distance): sentences of one kind share as much. Grams that many
-         items share tell nothing of any of them and do not count.
+         From a tenth on the item is compared with the stretch, edit by edit (pyjpllm.corpus.edit_distance): sentences
+         of one kind share as much. An edit of one character breaks at most 6 grams, so an item of L >= 30 characters
+         with L / 10 edits keeps 28%, wherever the edits are; the rest is for edits of marks that folding leaves out.
+         Grams that many items share tell nothing of any of them and do not count.
 MinHash  the Jaccard similarity of the 3-grams of the whole document and the item, for copies that are edited more:
          pairs that share a band are compared exactly.
 """
@@ -34,7 +34,7 @@ from pyjpllm.corpus.stage_config import StageConfig
 from pyjpllm.errors import UserError
 
 GRAM = 6
-_CANDIDATE = 0.25  # of an item's grams
+_CANDIDATE = 0.1  # of an item's grams
 _NEAR_GRAM = 3
 # Pairs of similarity 0.4 share one of these bands with probability 0.88, of 0.5 with 0.986.
 _NEAR = MinHasher(_NEAR_GRAM, bands=32, rows=3)
@@ -83,7 +83,7 @@ class Detector:
         edits: float = 0.2,
     ) -> None:
         """``share``, ``similarity``: from which on the nets hold something; ``edits``: of an item's characters, up to
-        which a stretch that has fewer of its grams (a quarter) is one with it. Items with fewer than ``min_characters``
+        which a stretch that has fewer of its grams (a tenth) is one with it. Items with fewer than ``min_characters``
         folded characters cannot be told and are left out (``too_short``); grams in more than ``max_items`` items do not
         count, and items that have none but those are ``too_common``."""
         self.too_short = [item for item in items if len(item.folded) < max(min_characters, GRAM)]
@@ -230,7 +230,7 @@ class DecontaminationConfig(StageConfig):
     share: Fraction = 0.5
     """An item is found where this share of its 6-grams stands in a stretch of twice its length ..."""
     edits: Fraction = 0.2
-    """... or a quarter of them, and no more than this share of its characters differs from what stands there."""
+    """... or a tenth of them, and no more than this share of its characters differs from what stands there."""
     similarity: Fraction = 0.4
     """A document is a copy of an item from this Jaccard similarity of 3-grams on."""
     min_characters: Positive = 20
