@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=("raw", *PRESETS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60, help=f"of {SEQUENCE * BATCH} tokens")
+    parser.add_argument("--steps", type=int, default=240, help=f"of {SEQUENCE * BATCH} tokens")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     options = parser.parse_args(arguments)
     work = options.work.resolve()
