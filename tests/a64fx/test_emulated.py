@@ -17,7 +17,7 @@ import pytest
 
 from tests.data.corpora import make_tokenizer, write_corpus
 
-pytestmark = [pytest.mark.a64fx, pytest.mark.builds, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.a64fx, pytest.mark.builds, pytest.mark.timeout(5000)]
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = REPO / "scripts" / "a64fx"
 CONFIG = """
@@ -66,7 +66,7 @@ class Emulated:
             )
 
     def said(self, name: str) -> str:
-        code = self.processes[name].wait(timeout=1500)
+        code = self.processes[name].wait(timeout=2400)
         text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         assert code == 0, text
         return text
@@ -80,7 +80,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
     (folder / "config.toml").write_text(CONFIG)
     run = Emulated(folder)
     run.start("make", SCRIPTS / "make")
-    if run.processes["make"].wait(timeout=1500) != 0 and "JPLLM_REQUIRE_A64FX" not in os.environ:
+    if run.processes["make"].wait(timeout=2400) != 0 and "JPLLM_REQUIRE_A64FX" not in os.environ:
         pytest.skip(f"scripts/a64fx/make: {(folder / 'make.log').read_text().splitlines()[-1]}")
     run.said("make")
     # The ranks first: they are four, and the last to end.
