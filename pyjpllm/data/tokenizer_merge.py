@@ -135,8 +135,9 @@ def splitter() -> Callable[[str], list[str]]:
 
         tagger = Dictionary().tokenizer(mode=SplitMode.C)
     except Exception as error:  # it has no class of its own for a dictionary that is not there
+        why, *_ = str(error).splitlines() or [type(error).__name__]
         raise UserError(
-            f"pre-split sudachi: SudachiPy or its dictionary cannot be loaded ({str(error).splitlines()[0]}); "
+            f"pre-split sudachi: SudachiPy or its dictionary cannot be loaded ({why}); "
             "pip install 'pyjpllm[corpus]', or take pre-split none"
         ) from None
 
