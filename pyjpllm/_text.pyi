@@ -74,8 +74,9 @@ class SudachiWords:
         left_brackets: str,
         right_brackets: str,
         longest_reading: int,
-        unknown: Sequence[tuple[int, bool, bool, int, Sequence[tuple[int, int, int, bool]]]],
-        single: tuple[int, int, int, bool],
+        unknown: Sequence[tuple[int, bool, bool, int, Sequence[tuple[int, int, int, int]]]],
+        single: tuple[int, int, int, int],
         shortest_katakana: int,
+        joined_katakana: int,
     ) -> None: ...
     def cut(self, text: str) -> NDArray[np.int32]: ...

@@ -1,4 +1,5 @@
 // Measures of a text: bindings.
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,11 +33,15 @@ Codes checked(const py::str& text, std::vector<Code>& into, const char* name) {
     return codes;
 }
 
-std::vector<Span> spans_of(const Offsets& words, std::size_t size) {
-    if (words.ndim() != 2 || words.shape(1) != 2) {
-        throw py::value_error("measure: words must have the shape (words, 2): first and last offset of each");
+// Words of two columns have no kind, which a measure may ask for.
+std::vector<Word> words_of(const Offsets& words, std::size_t size) {
+    if (words.ndim() != 2 || (words.shape(1) != 2 && words.shape(1) != 3)) {
+        throw py::value_error(
+            "measure: words must have the shape (words, 2) or (words, 3): first and last offset of each, and its kind");
     }
-    std::vector<Span> spans;
+    std::vector<Word> out;
+    out.reserve(static_cast<std::size_t>(words.shape(0)));
+    const bool kinds = words.shape(1) == 3;
     std::uint32_t before = 0;
     const auto at = words.unchecked<2>();
     for (py::ssize_t i = 0; i < words.shape(0); ++i) {
@@ -45,22 +50,25 @@ std::vector<Span> spans_of(const Offsets& words, std::size_t size) {
             throw py::value_error("measure: words must follow each other inside the text; see word " +
                                   std::to_string(i));
         }
-        spans.push_back(span);
+        if (kinds && (at(i, 2) < 0 || static_cast<std::size_t>(at(i, 2)) >= kWordKinds)) {
+            throw py::value_error("measure: word " + std::to_string(i) + " has no kind of words");
+        }
+        out.push_back({span, kinds ? static_cast<WordKind>(at(i, 2)) : WordKind::kOther});
         before = span.last;
     }
-    return spans;
+    return out;
 }
 
 Offsets words_by_script(const py::str& text) {
     thread_local std::vector<Code> buffer;
-    thread_local std::vector<Span> spans;
+    thread_local std::vector<Word> words;
     const Codes codes = checked(text, buffer, "words_by_script");
-    script_words(codes, spans);
-    Offsets out({static_cast<py::ssize_t>(spans.size()), static_cast<py::ssize_t>(2)});
+    script_words(codes, words);
+    Offsets out({static_cast<py::ssize_t>(words.size()), static_cast<py::ssize_t>(2)});
     auto at = out.mutable_unchecked<2>();
-    for (std::size_t i = 0; i < spans.size(); ++i) {
-        at(static_cast<py::ssize_t>(i), 0) = static_cast<std::int32_t>(spans[i].first);
-        at(static_cast<py::ssize_t>(i), 1) = static_cast<std::int32_t>(spans[i].last);
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        at(static_cast<py::ssize_t>(i), 0) = static_cast<std::int32_t>(words[i].first);
+        at(static_cast<py::ssize_t>(i), 1) = static_cast<std::int32_t>(words[i].last);
     }
     return out;
 }
@@ -83,6 +91,7 @@ public:
             }
         }
         by_word_ = (wanted & kWordGroup) != 0;
+        by_kind_ = std::find(order_.begin(), order_.end(), k_noun_fraction) != order_.end();
         std::vector<std::vector<Code>> stops;
         for (const py::str& word : stop_words) stops.push_back(owned_codes(word));
         measurer_ = std::make_unique<Measurer>(wanted, longest, std::move(stops));
@@ -92,13 +101,18 @@ public:
         std::vector<Code> buffer;
         buffer.swap(buffer_);  // another thread that comes while this one works has a buffer of its own
         const Codes codes = checked(text, buffer, "measure");
-        std::vector<Span> spans;
-        if (words && by_word_) spans = spans_of(*words, codes.size);
+        if (by_kind_ && !(words && words->ndim() == 2 && words->shape(1) == 3)) {
+            throw py::value_error(
+                "measure: noun_fraction needs words of the shape (words, 3): first and last offset of each, and its "
+                "kind");
+        }
+        std::vector<Word> given;
+        if (words && by_word_) given = words_of(*words, codes.size);
         std::vector<double> out;
         {
             const py::gil_scoped_release release;
             const std::lock_guard<std::mutex> lock(mutex_);
-            const auto& values = measurer_->measure(codes, words && by_word_ ? &spans : nullptr);
+            const auto& values = measurer_->measure(codes, words && by_word_ ? &given : nullptr);
             out.reserve(order_.size());
             for (const Measure m : order_) out.push_back(values[m]);
         }
@@ -108,7 +122,7 @@ public:
 
 private:
     std::vector<Measure> order_;
-    bool by_word_ = false;
+    bool by_word_ = false, by_kind_ = false;
     std::unique_ptr<Measurer> measurer_;
     std::mutex mutex_;
     std::vector<Code> buffer_;
@@ -126,6 +140,8 @@ void bind_measures(py::module_& m) {
     py::class_<Measures>(m, "Measures", "Measures texts by the measures of these names.")
         .def(py::init<const std::vector<std::string>&, const std::vector<py::str>&>(), "names"_a,
              "stop_words"_a = std::vector<py::str>{})
-        .def("measure", &Measures::measure, "The values, in the order of the names; `words` as of words_by_script.",
+        .def("measure", &Measures::measure,
+             "The values, in the order of the names; `words` as of words_by_script, or with kinds as of "
+             "SudachiWords.cut.",
              "text"_a, "words"_a = py::none());
 }

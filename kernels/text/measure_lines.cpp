@@ -118,7 +118,7 @@ void Measurer::measure_sentences(Codes text) {
     kept_.clear();
     kept_.reserve(text.size);
     spans_.clear();  // sentences
-    words_.clear();  // paragraphs
+    paragraphs_.clear();
     each_line(text, [&](Codes line, bool) {
         const auto begin = static_cast<std::uint32_t>(kept_.size());
         for (std::size_t i = 0; i < line.size;) {
@@ -131,7 +131,7 @@ void Measurer::measure_sentences(Codes text) {
             if (i < line.size) kept_.push_back(line[i++]);
             spans_.push_back({first, static_cast<std::uint32_t>(kept_.size())});
         }
-        words_.push_back({begin, static_cast<std::uint32_t>(kept_.size())});
+        paragraphs_.push_back({begin, static_cast<std::uint32_t>(kept_.size())});
     });
     const Codes kept{kept_.data(), kept_.size()};
     Repeats sentences, paragraphs;
@@ -145,8 +145,8 @@ void Measurer::measure_sentences(Codes text) {
         const Codes bare = strip(sentence);
         ellipses += bare.size > 0 && (bare[bare.size - 1] == 0x30FB || bare[bare.size - 1] == 0x2026);
     }
-    more_.reset(words_.size());
-    for (const Span& span : words_) {
+    more_.reset(paragraphs_.size());
+    for (const Span& span : paragraphs_) {
         const Codes paragraph = kept.part(span.first, span.last);
         const std::uint32_t known = more_.size();
         paragraphs.add(paragraph, more_.add(paragraph) < known);

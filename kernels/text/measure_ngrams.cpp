@@ -45,12 +45,14 @@ void Measurer::measure_ngrams(Codes text) {
     }
 }
 
-void Measurer::measure_words(Codes text, const std::vector<Span>& words) {
+void Measurer::measure_words(Codes text, const std::vector<Word>& words) {
     std::size_t prose = 0, prose_characters = 0, with_letters = 0, stops = 0;
+    std::array<std::size_t, kWordKinds> kinds{};
     pieces_.reset(words.size());
     numbers_.clear();
-    for (const Span& span : words) {
-        const Codes word = text.part(span.first, span.last);
+    for (const Word& each : words) {
+        const Codes word = text.part(each.first, each.last);
+        kinds[static_cast<std::size_t>(each.kind)] += 1;
         numbers_.push_back(pieces_.add(word));
         with_letters += any(word, kLetter);
         if (all(word, kPunct | kSymbol | kControl)) continue;
@@ -59,6 +61,9 @@ void Measurer::measure_words(Codes text, const std::vector<Span>& words) {
     }
     for (const std::vector<Code>& stop : stop_words_) stops += pieces_.find({stop.data(), stop.size()}) != kNone;
     const std::size_t n = words.size();
+    const auto of = [&kinds](WordKind kind) { return kinds[static_cast<std::size_t>(kind)]; };
+    values_[k_noun_fraction] =
+        share(of(WordKind::kNoun) + of(WordKind::kNumeral), n - of(WordKind::kMark) - of(WordKind::kBlank));
     values_[k_words] = static_cast<double>(n);
     values_[k_prose_words] = static_cast<double>(prose);
     values_[k_mean_word_length] = share(prose_characters, prose);
@@ -69,7 +74,7 @@ void Measurer::measure_words(Codes text, const std::vector<Span>& words) {
     values_[k_newlines_per_word] = n == 0 ? 0 : values_[k_newlines] / static_cast<double>(n);
 }
 
-void Measurer::measure_word_ngrams(Codes text, const std::vector<Span>& words) {
+void Measurer::measure_word_ngrams(Codes text, const std::vector<Word>& words) {
     ngrams_.begin(numbers_.data(), numbers_.size());
     for (std::size_t n = 2; n <= 10; ++n) {
         ngrams_.advance();
@@ -91,7 +96,7 @@ void Measurer::measure_word_ngrams(Codes text, const std::vector<Span>& words) {
 
 // From left to right, the characters of each n-gram that was there before; behind one the search goes on, so that none
 // counts twice. An n-gram inside such a stretch is not remembered.
-std::size_t Measurer::repeated_word_characters(const std::vector<Span>& words) {
+std::size_t Measurer::repeated_word_characters(const std::vector<Word>& words) {
     const std::size_t n = ngrams_.length();
     const std::vector<std::uint32_t>&places = ngrams_.places(), &numbers = ngrams_.numbers();
     seen_.assign(ngrams_.counts().size(), 0);

@@ -38,7 +38,7 @@ Group group_of(Measure measure) { return kEntries[measure].group; }
 Measurer::Measurer(unsigned wanted, std::size_t longest, std::vector<std::vector<Code>> stop_words)
     : wanted_(wanted), longest_(longest), stop_words_(std::move(stop_words)) {}
 
-const std::array<double, kMeasures>& Measurer::measure(Codes text, const std::vector<Span>* words) {
+const std::array<double, kMeasures>& Measurer::measure(Codes text, const std::vector<Word>* words) {
     // The words' measures count hashes, ellipses and newlines as the characters' and the lines' do.
     const bool by_word = (wanted_ & kWordGroup) != 0;
     values_.fill(0);

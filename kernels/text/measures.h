@@ -36,7 +36,7 @@ namespace jpllm::text {
     X(words) X(prose_words) X(mean_word_length) X(letter_word_fraction) X(stop_words) X(hashes_per_word) \
     X(ellipses_per_word) X(newlines_per_word) X(top_2word_fraction) X(top_3word_fraction) X(top_4word_fraction) \
     X(duplicate_5word_fraction) X(duplicate_6word_fraction) X(duplicate_7word_fraction) X(duplicate_8word_fraction) \
-    X(duplicate_9word_fraction) X(duplicate_10word_fraction) X(repeated_7word_fraction)
+    X(duplicate_9word_fraction) X(duplicate_10word_fraction) X(repeated_7word_fraction) X(noun_fraction)
 // clang-format on
 
 enum Measure : std::uint8_t {
@@ -65,8 +65,9 @@ public:
     Measurer(const Measurer&) = delete;
     Measurer& operator=(const Measurer&) = delete;
 
-    // Words: null for those of the scripts. They must lie inside the text, one behind the other.
-    const std::array<double, kMeasures>& measure(Codes text, const std::vector<Span>* words);
+    // Words: null for those of the scripts, of which noun_fraction says nothing. They must lie inside the text, one
+    // behind the other.
+    const std::array<double, kMeasures>& measure(Codes text, const std::vector<Word>* words);
 
 private:
     void measure_characters(Codes text);
@@ -76,9 +77,9 @@ private:
     void measure_blocks(Codes text);
     void measure_sentences(Codes text);
     void measure_ngrams(Codes text);
-    void measure_words(Codes text, const std::vector<Span>& words);
-    void measure_word_ngrams(Codes text, const std::vector<Span>& words);
-    std::size_t repeated_word_characters(const std::vector<Span>& words);
+    void measure_words(Codes text, const std::vector<Word>& words);
+    void measure_word_ngrams(Codes text, const std::vector<Word>& words);
+    std::size_t repeated_word_characters(const std::vector<Word>& words);
 
     const unsigned wanted_;
     const std::size_t longest_;
@@ -87,7 +88,8 @@ private:
     Ngrams ngrams_;
     PieceTable pieces_, more_;
     std::vector<Code> kept_;
-    std::vector<Span> spans_, words_;
+    std::vector<Span> spans_, paragraphs_;
+    std::vector<Word> words_;
     std::vector<std::uint32_t> numbers_;
     std::vector<std::uint8_t> seen_;
 };

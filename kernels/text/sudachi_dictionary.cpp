@@ -77,24 +77,37 @@ SudachiDictionary::SudachiDictionary(const std::uint8_t* data, std::size_t size)
     if (matrix.size < 4 + 2 * rows_ * columns_) broken("the matrix of costs is too short");
     if (reinterpret_cast<std::uintptr_t>(matrix.at) % 2 != 0) broken("the matrix of costs is not aligned");
     matrix_ = reinterpret_cast<const std::int16_t*>(matrix.at + 4);
-    find_numeral(parts);
+    read_kinds(parts);
 }
 
-void SudachiDictionary::find_numeral(Block parts_of_speech) {
+void SudachiDictionary::read_kinds(Block parts_of_speech) {
     Cursor cursor{parts_of_speech.at, parts_of_speech.at + parts_of_speech.size};
     const auto count = load<std::int16_t>(cursor.take(2));
-    const std::u16string numeral = u"名詞,数詞,*,*,*,*";
+    bool numerals = false;
     for (int i = 0; i < count; ++i) {
-        std::u16string name;
+        std::u16string name, whole;
         for (int k = 0; k < 6; ++k) {
             const auto units = load<std::uint16_t>(cursor.take(2));
             const std::uint8_t* at = cursor.take(std::size_t{2} * units);
-            if (k > 0) name += u',';
-            for (std::size_t u = 0; u < units; ++u) name += static_cast<char16_t>(load<std::uint16_t>(at + 2 * u));
+            if (k > 0) whole += u',';
+            for (std::size_t u = 0; u < units; ++u) whole += static_cast<char16_t>(load<std::uint16_t>(at + 2 * u));
+            if (k == 0) name = whole;
         }
-        if (name == numeral) numeral_ = i;
+        WordKind kind = WordKind::kOther;
+        if (name == u"名詞") kind = WordKind::kNoun;
+        if (name == u"補助記号") kind = WordKind::kMark;
+        if (name == u"空白") kind = WordKind::kBlank;
+        if (whole == u"名詞,数詞,*,*,*,*") kind = WordKind::kNumeral;
+        numerals = numerals || kind == WordKind::kNumeral;
+        kinds_.push_back(kind);
     }
-    if (numeral_ < 0) broken("it has no numerals among its parts of speech");
+    if (!numerals) broken("it has no numerals among its parts of speech");
+}
+
+WordKind SudachiDictionary::kind(std::uint32_t id) const {
+    const auto part = load<std::uint16_t>(entry(id) + 6);
+    if (part >= kinds_.size()) broken("a word has a part of speech that it has not");
+    return kinds_[part];
 }
 
 const std::uint8_t* SudachiDictionary::entry(std::uint32_t id) const {

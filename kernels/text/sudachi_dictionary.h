@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <vector>
+
+#include "text/words.h"
 
 namespace jpllm::text {
 
@@ -47,7 +50,8 @@ public:
     std::size_t right_numbers() const { return rows_; }
     std::size_t left_numbers() const { return columns_; }
 
-    int part_of_speech(std::uint32_t id) const { return load<std::int16_t>(entry(id) + 6); }
+    // The kind of a word by its part of speech.
+    WordKind kind(std::uint32_t id) const;
     // Bytes of UTF-8 of the form that is looked up.
     std::size_t form_bytes(std::uint32_t id) const { return load<std::uint16_t>(entry(id) + 24); }
     // The short units of a word: how many, and the number of the i-th.
@@ -55,8 +59,6 @@ public:
     std::uint32_t short_unit(std::uint32_t id, std::size_t i) const;
     // The normalised form, in UTF-16.
     std::u16string normalised(std::uint32_t id) const;
-    // The number of 名詞,数詞,*,*,*,*.
-    int numeral() const { return numeral_; }
 
 private:
     struct Block {
@@ -79,7 +81,7 @@ private:
     }
     // A number of seven bits a byte, the lowest first; `at` goes behind it.
     std::uint64_t number(std::size_t& at) const;
-    void find_numeral(Block parts_of_speech);
+    void read_kinds(Block parts_of_speech);
     const std::uint8_t* units_of(std::uint32_t id, std::size_t& count) const;
 
     const std::uint8_t* trie_ = nullptr;
@@ -87,7 +89,7 @@ private:
     Block pointers_, entries_, strings_;
     const std::int16_t* matrix_ = nullptr;
     std::size_t rows_ = 0, columns_ = 0;
-    int numeral_ = -1;
+    std::vector<WordKind> kinds_;  // by the number of the part of speech
 };
 
 }  // namespace jpllm::text

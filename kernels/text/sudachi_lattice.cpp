@@ -57,7 +57,7 @@ void SudachiLattice::words_at(const SudachiInput& input, std::size_t at) {
     if (any_) return;
     std::size_t last = at + 1;
     while (!input.may_cut(last)) ++last;
-    add(at, last, single_.left, single_.right, single_.cost, single_.numeral ? kUnknownNumeral : kUnknown);
+    add(at, last, single_.left, single_.right, single_.cost, unknown_id(single_.word));
 }
 
 void SudachiLattice::unknown_at(const SudachiInput& input, std::size_t at, bool known) {
@@ -67,7 +67,7 @@ void SudachiLattice::unknown_at(const SudachiInput& input, std::size_t at, bool 
         if (!(category & unknown.category) || (known && !unknown.always)) continue;
         const auto put = [&](std::size_t length) {
             for (const SudachiUnknown::Kind& kind : unknown.kinds) {
-                add(at, at + length, kind.left, kind.right, kind.cost, kind.numeral ? kUnknownNumeral : kUnknown);
+                add(at, at + length, kind.left, kind.right, kind.cost, unknown_id(kind.word));
             }
         };
         // The run counts as a group, so that it is not made again as the longest of the short ones.

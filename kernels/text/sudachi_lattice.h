@@ -13,7 +13,7 @@ struct SudachiUnknown {
     struct Kind {
         std::uint16_t left, right;
         std::int16_t cost;
-        bool numeral;
+        WordKind word;
     };
     std::uint32_t category;
     bool always;          // also where the dictionary has a word
@@ -22,12 +22,14 @@ struct SudachiUnknown {
     std::vector<Kind> kinds;
 };
 
-constexpr std::uint32_t kUnknown = 0xFFFFFFFF, kUnknownNumeral = 0xFFFFFFFE;
+// The number of a word that the dictionary has not says its kind.
+constexpr std::uint32_t kUnknown = 0xFFFFFF00;
+constexpr std::uint32_t unknown_id(WordKind kind) { return kUnknown | static_cast<std::uint32_t>(kind); }
 
 // A word of the path: characters [first, last) of the input.
 struct SudachiWord {
     std::uint32_t first, last;
-    std::uint32_t id;  // of the dictionary; or kUnknown, kUnknownNumeral
+    std::uint32_t id;  // of the dictionary; or unknown_id
     bool whole;        // not cut into its short units
 };
 

@@ -15,7 +15,7 @@ constexpr std::uint32_t kNumerals = kNumericCategory | kKanjiNumericCategory;
 
 std::size_t bytes_of(Code code) { return code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4; }
 
-bool unknown(const SudachiWord& word) { return word.id >= kUnknownNumeral; }
+bool unknown(const SudachiWord& word) { return word.id >= kUnknown; }
 
 bool is_one(const std::vector<Code>& form, Code code) { return form.size() == 1 && form[0] == code; }
 
@@ -23,13 +23,14 @@ bool is_one(const std::vector<Code>& form, Code code) { return form.size() == 1 
 
 SudachiWords::SudachiWords(const SudachiDictionary& dictionary, SudachiRewriting rewriting,
                            std::vector<SudachiUnknown> unknown, SudachiUnknown::Kind single,
-                           std::size_t shortest_katakana)
+                           std::size_t shortest_katakana, WordKind joined_katakana)
     : dictionary_(dictionary),
       input_(std::move(rewriting)),
       lattice_(dictionary, std::move(unknown), single),
-      shortest_katakana_(shortest_katakana) {}
+      shortest_katakana_(shortest_katakana),
+      joined_katakana_(joined_katakana) {}
 
-void SudachiWords::cut(Codes text, std::vector<Span>& into) {
+void SudachiWords::cut(Codes text, std::vector<Word>& into) {
     into.clear();
     for (std::size_t first = 0; first < text.size;) {
         std::size_t last = first, bytes = 0;
@@ -39,7 +40,7 @@ void SudachiWords::cut(Codes text, std::vector<Span>& into) {
     }
 }
 
-void SudachiWords::cut_piece(Codes text, std::size_t first, std::size_t last, std::vector<Span>& into) {
+void SudachiWords::cut_piece(Codes text, std::size_t first, std::size_t last, std::vector<Word>& into) {
     input_.set(text.part(first, last));
     if (input_.size() == 0) return;
     lattice_.best_path(input_, path_);
@@ -47,28 +48,33 @@ void SudachiWords::cut_piece(Codes text, std::size_t first, std::size_t last, st
     join_katakana();
     for (const SudachiWord& word : path_) {
         const std::size_t units = unknown(word) || word.whole ? 0 : dictionary_.short_units(word.id);
-        std::size_t begin = word.first;
-        for (std::size_t i = 0; i + 1 < units; ++i) {
-            const std::size_t end = input_.byte_of(begin) + dictionary_.form_bytes(dictionary_.short_unit(word.id, i));
+        if (units <= 1) {
+            put(text, first, word.first, word.last, kind(word), into);
+            continue;
+        }
+        std::size_t begin = word.first, i = 0;
+        for (; i + 1 < units; ++i) {
+            const std::uint32_t unit = dictionary_.short_unit(word.id, i);
+            const std::size_t end = input_.byte_of(begin) + dictionary_.form_bytes(unit);
             if (end >= input_.byte_of(word.last)) break;
-            put(text, first, begin, input_.character_at(end), into);
+            put(text, first, begin, input_.character_at(end), dictionary_.kind(unit), into);
             begin = input_.character_at(end);
         }
-        put(text, first, begin, word.last, into);
+        put(text, first, begin, word.last, dictionary_.kind(dictionary_.short_unit(word.id, i)), into);
     }
 }
 
 // Where a character has become several and they are several words, the first has it, and the others have nothing.
-void SudachiWords::put(Codes text, std::size_t offset, std::size_t first, std::size_t last,
-                       std::vector<Span>& into) const {
+void SudachiWords::put(Codes text, std::size_t offset, std::size_t first, std::size_t last, WordKind kind,
+                       std::vector<Word>& into) const {
     std::size_t begin = offset + input_.origin(first), end = offset + input_.origin(last);
     while (begin < end && (class_table()[text[begin]] & kSpace)) ++begin;
     while (end > begin && (class_table()[text[end - 1]] & kSpace)) --end;
-    if (begin < end) into.push_back({static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)});
+    if (begin < end) into.push_back({{static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end)}, kind});
 }
 
-bool SudachiWords::is_numeral(const SudachiWord& word) const {
-    return unknown(word) ? word.id == kUnknownNumeral : dictionary_.part_of_speech(word.id) == dictionary_.numeral();
+WordKind SudachiWords::kind(const SudachiWord& word) const {
+    return unknown(word) ? static_cast<WordKind>(word.id & 0xFFu) : dictionary_.kind(word.id);
 }
 
 void SudachiWords::normalised(const SudachiWord& word, std::vector<Code>& into) const {
@@ -89,8 +95,8 @@ void SudachiWords::replace(std::size_t first, std::size_t last, SudachiWord word
 }
 
 bool SudachiWords::join_number(std::size_t first, std::size_t last) {
-    if (!is_numeral(path_[first]) || last <= first) return false;
-    replace(first, last, {path_[first].first, path_[last - 1].last, kUnknownNumeral, true});
+    if (kind(path_[first]) != WordKind::kNumeral || last <= first) return false;
+    replace(first, last, {path_[first].first, path_[last - 1].last, unknown_id(WordKind::kNumeral), true});
     return true;
 }
 
@@ -167,7 +173,7 @@ void SudachiWords::join_katakana() {
         while (last < path_.size() && is_katakana(path_[last])) ++last;
         while (first < last && (input_.category(path_[first].first) & kNoUnknownBegin)) ++first;
         if (last <= first + 1) continue;
-        SudachiWord joined{path_[first].first, path_[last - 1].last, kUnknown, true};
+        SudachiWord joined{path_[first].first, path_[last - 1].last, unknown_id(joined_katakana_), true};
         lattice_.word_between(joined.first, joined.last, joined);
         replace(first, last, joined);
         i = first + 1;  // the next is no katakana

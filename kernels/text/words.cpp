@@ -20,7 +20,7 @@ Run run_of(std::uint16_t classes) {
 
 }  // namespace
 
-void script_words(Codes text, std::vector<Span>& into) {
+void script_words(Codes text, std::vector<Word>& into) {
     const std::uint16_t* table = class_table();
     into.clear();
     Run current = kSpaceRun;
@@ -33,7 +33,7 @@ void script_words(Codes text, std::vector<Span>& into) {
             if (run == current && run != kOther) {
                 into.back().last = at + 1;
             } else {
-                into.push_back({at, at + 1});
+                into.push_back({{at, at + 1}, WordKind::kOther});
             }
         }
         current = run;

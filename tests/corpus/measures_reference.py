@@ -197,6 +197,17 @@ def words(text: str, spans: Sequence[tuple[int, int]], stop_words: Sequence[str]
     return found
 
 
+NOUNS = (1, 2)
+"""Kinds of words: 名詞 but numerals, 名詞,数詞."""
+NEITHER = (3, 4)
+"""補助記号, 空白."""
+
+
+def parts_of_speech(kinds: Sequence[int]) -> dict[str, float]:
+    nouns, counted = [k for k in kinds if k in NOUNS], [k for k in kinds if k not in NEITHER]
+    return {"noun_fraction": share(len(nouns), len(counted))}
+
+
 def script_of(c: str) -> str:
     """The script of a character for words: ー and the marks of kana are "mark"."""
     if c.isspace():
@@ -228,14 +239,15 @@ def words_by_script(text: str) -> list[tuple[int, int]]:
 
 
 def measure(
-    text: str, spans: Sequence[tuple[int, int]] | None = None, stop_words: Sequence[str] = ()
+    text: str, given: Sequence[tuple[int, int, int]] | None = None, stop_words: Sequence[str] = ()
 ) -> dict[str, float]:
-    """All measures by name."""
-    given = words_by_script(text) if spans is None else spans
+    """All measures by name; those of parts of speech where words are given, as (first, last, kind)."""
+    spans = words_by_script(text) if given is None else [(first, last) for first, last, _ in given]
     return {
         **characters(text),
         **lines(text),
         **sentences(text),
         **ngrams(text),
-        **words(text, given, stop_words),
+        **words(text, spans, stop_words),
+        **({} if given is None else parts_of_speech([kind for _, _, kind in given])),
     }

@@ -10,17 +10,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyjpllm import _text
+from pyjpllm.corpus.rules.measures import PARTS_OF_SPEECH
 from tests.corpus import measures_reference as reference
 from tests.corpus.texts import pieces, texts
 
 NAMES = _text.measure_names()
+OF_SCRIPTS = [name for name in NAMES if name not in PARTS_OF_SPEECH]
 STOP_WORDS = ["の", "に", "を", "日", "と", ""]
 ALL = _text.Measures(NAMES, STOP_WORDS)
+ALL_OF_SCRIPTS = _text.Measures(OF_SCRIPTS, STOP_WORDS)
 
 
-def assert_equal(text: str, words: list[tuple[int, int]] | None = None) -> None:
-    offsets = None if words is None else np.array(words, dtype=np.int32).reshape(-1, 2)
-    found = dict(zip(NAMES, ALL.measure(text, offsets), strict=True))
+def assert_equal(text: str, words: list[tuple[int, int, int]] | None = None) -> None:
+    if words is None:
+        found = dict(zip(OF_SCRIPTS, ALL_OF_SCRIPTS.measure(text), strict=True))
+    else:
+        found = dict(zip(NAMES, ALL.measure(text, np.array(words, dtype=np.int32).reshape(-1, 3)), strict=True))
     assert found == reference.measure(text, words, STOP_WORDS)
 
 
@@ -49,7 +54,22 @@ def test_native_equals_the_definitions(text: str) -> None:
 def test_words_that_are_given(data: st.DataObject) -> None:
     text = data.draw(pieces)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=30)))
-    assert_equal(text, [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if a < b])
+    kinds = st.integers(0, 4)
+    assert_equal(text, [(a, b, data.draw(kinds)) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if a < b])
+
+
+def test_nouns_among_words_that_are_no_marks() -> None:
+    nouns = _text.Measures(["noun_fraction"])
+
+    def share(*kinds: int) -> float:
+        words = np.array([(i, i + 1, kind) for i, kind in enumerate(kinds)], dtype=np.int32).reshape(-1, 3)
+        return nouns.measure("あ" * len(kinds), words)[0]
+
+    assert share(1, 0, 0, 1) == share(2, 0, 1, 0) == share(1, 0, 3, 4, 3) == 0.5
+    assert share() == share(3, 4) == 0.0
+    for words in (None, np.zeros((0, 2), dtype=np.int32)):
+        with pytest.raises(ValueError, match=r"noun_fraction needs words of the shape \(words, 3\)"):
+            nouns.measure("あ", words)
 
 
 @settings(max_examples=100, deadline=None)
@@ -61,7 +81,7 @@ def test_words_by_script(text: str) -> None:
 def test_a_very_long_text() -> None:
     line = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。\n"
     text = line * 300 + "".join(chr(0x4E00 + i % 5000) for i in range(20_000)) + "\n" + line
-    fast = dict(zip(NAMES, ALL.measure(text), strict=True))
+    fast = dict(zip(OF_SCRIPTS, ALL_OF_SCRIPTS.measure(text), strict=True))
     slow = {**reference.characters(text), **reference.ngrams(text), **reference.sentences(text)}
     assert {name: fast[name] for name in slow} == slow
     assert fast["duplicate_line_fraction"] == 300 / 303  # the last newline leaves an empty piece
@@ -103,7 +123,7 @@ def test_every_code_point_has_its_classes() -> None:
 def test_only_what_is_asked_for_comes_back() -> None:
     text = "日本語の文章です。" * 40
     whole = reference.measure(text)
-    for name in NAMES:
+    for name in OF_SCRIPTS:
         assert _text.Measures([name]).measure(text) == [whole[name]], name
     some = ["kanji", "top_4gram_fraction", "characters"]
     assert _text.Measures(some).measure(text) == [whole[name] for name in some]
@@ -116,12 +136,15 @@ def test_only_what_is_asked_for_comes_back() -> None:
         ([[0, 1], [0, 2]], "word 1"),
         ([[1, 1]], "word 0"),
         ([[-1, 1]], "word 0"),
-        ([[0, 1, 2]], "shape"),
+        ([[0, 1, 2, 3]], "shape"),
+        ([[0]], "shape"),
+        ([[0, 1, 5]], "word 0 has no kind"),
+        ([[0, 1, 0], [1, 2, -1]], "word 1 has no kind"),
     ],
 )
 def test_words_that_cannot_be(words: list[list[int]], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        ALL.measure("abc", np.array(words, dtype=np.int32))
+        ALL_OF_SCRIPTS.measure("abc", np.array(words, dtype=np.int32))
 
 
 def test_a_name_that_is_none() -> None:

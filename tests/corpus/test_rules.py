@@ -335,13 +335,13 @@ def test_words_of_sudachi() -> None:
     cut = segmenter("sudachi")
     assert cut is not None
     text = "東京都に…行く\n　①㍿😀ＡＢＣ ｶﾞｽ"
-    words = [text[a:b] for a, b in cut(text).tolist()]
+    words = [text[a:b] for a, b, _ in cut(text).tolist()]
     assert words == ["東京", "都", "に", "…", "行く", "①", "㍿", "😀", "ＡＢＣ", "ｶﾞｽ"]
-    assert cut("").shape == (0, 2)
+    assert cut("").shape == (0, 3)
     long = "吾輩は猫である。" * 4000  # more bytes than SudachiPy takes at once
     spans = cut(long).tolist()
-    assert "".join(long[a:b] for a, b in spans) == long
-    assert {long[a:b] for a, b in spans} == {"吾輩", "は", "猫", "で", "ある", "。"}
+    assert "".join(long[a:b] for a, b, _ in spans) == long
+    assert {long[a:b] for a, b, _ in spans} == {"吾輩", "は", "猫", "で", "ある", "。"}
 
 
 def test_edits() -> None:

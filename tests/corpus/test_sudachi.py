@@ -22,8 +22,11 @@ from tests.corpus.texts import texts
 pytest.importorskip("sudachidict_core")
 pytest.importorskip("sudachipy")
 
+from sudachipy import Dictionary, SplitMode
+
 NATIVE = sudachi.native_words()
 SUDACHIPY = words.by_sudachipy()
+TOKENIZER = Dictionary().tokenizer(mode=SplitMode.A)
 
 # What is rewritten, joined and cut: half-width kana, several characters of one, readings, long vowels, numbers, units.
 _PIECES = [
@@ -33,16 +36,17 @@ _PIECES = [
     "医薬品安全管理責任者", "東京都", "国際連合", "食べられない", "すもももももももものうち",
     "選挙管理委員会", "ǅ", "İ", "Ω", "α", "Ж", "é", "e\u0301", "\u200d", "👩\u200d👩", "👍🏽", "㌔", "ﷺ", "ゟ",
     "\n", " ", "\u3000", "一", "十一月", "六百万",
-    "千三百.5",
+    "千三百.5", "アリロソ連", "˘",
 ]  # fmt: skip
 japanese = st.lists(st.one_of(st.sampled_from(_PIECES), texts), max_size=12).map("".join)
 
 
 def cut(by: Callable[[str], np.ndarray], text: str) -> list[str]:
-    spans = [(a, b) for a, b in by(text).tolist()]
-    assert all(a < b for a, b in spans)
-    assert all(a <= b for (_, a), (b, _) in itertools.pairwise(spans))
-    return [f"{a} {text[a:b]}" for a, b in spans]
+    """Where each word is, what it is, and its kind."""
+    words = [(a, b, kind) for a, b, kind in by(text).tolist()]
+    assert all(a < b for a, b, _ in words)
+    assert all(a <= b for (_, a, _), (b, _, _) in itertools.pairwise(words))
+    return [f"{a} {text[a:b]} {kind}" for a, b, kind in words]
 
 
 @settings(max_examples=400, deadline=None)
@@ -56,6 +60,41 @@ def test_cuts_as_sudachipy(text: str) -> None:
     assert cut(NATIVE.cut, text) == cut(SUDACHIPY, text)
 
 
+# Of the dictionary, of unk.def, of the settings of the plugins that join; and the units of a word, each its own.
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("東京都に行った。", ["名詞", "名詞", "助詞", "動詞", "助動詞", "補助記号"]),
+        ("12,345円と二十三億", ["名詞,数詞", "名詞", "助詞", "名詞,数詞"]),
+        ("ンゴォッッ", ["名詞"]),
+        ("アリロソ連", ["名詞", "名詞"]),  # アリロ is joined, and the lattice has no such word
+        ("犬˘", ["名詞", "空白"]),
+        ("qwxyzzy ☃ \U00013000", ["名詞", "補助記号", "補助記号"]),
+        ("食べられない", ["動詞", "助動詞", "助動詞"]),
+        ("医薬品安全管理責任者", ["名詞", "接尾辞", "名詞", "名詞", "名詞", "接尾辞"]),
+    ],
+)
+def test_kinds_of_words_are_their_parts_of_speech(text: str, parts: list[str]) -> None:
+    found = [
+        "名詞,数詞" if word.part_of_speech()[:2] == ("名詞", "数詞") else word.part_of_speech()[0]
+        for word in TOKENIZER.tokenize(text)
+        if word.surface().strip()
+    ]
+    assert found == parts
+    kinds = {"名詞": 1, "名詞,数詞": 2, "補助記号": 3, "空白": 4}
+    assert [kind for _, _, kind in NATIVE.cut(text).tolist()] == [kinds.get(part, 0) for part in parts]
+
+
+@settings(max_examples=50, deadline=None)
+@given(japanese)
+def test_nouns_of_sudachipy(text: str) -> None:
+    """The measure beside SudachiPy's own parts of speech, with none of our kinds between."""
+    parts = [word.part_of_speech()[0] for word in TOKENIZER.tokenize(text) if word.surface().strip()]
+    counted = [part for part in parts if part not in ("補助記号", "空白")]
+    (found,) = _text.Measures(["noun_fraction"]).measure(text, NATIVE.cut(text))
+    assert found == (counted.count("名詞") / len(counted) if counted else 0.0)
+
+
 def test_long_text_is_analysed_in_pieces() -> None:
     text = "医薬品の安全管理責任者は、1,234人のスーパーコンピューターである。\n" * 700
     assert cut(NATIVE.cut, text) == cut(SUDACHIPY, text)
@@ -63,9 +102,9 @@ def test_long_text_is_analysed_in_pieces() -> None:
 
 def test_a_dictionary_that_is_none(tmp_path: Path) -> None:
     def words_of(data: bytes) -> _text.SudachiWords:
-        kind = (0, 0, 0, False)
+        kind = (0, 0, 0, 0)
         return _text.SudachiWords(
-            np.frombuffer(data, dtype=np.uint8), np.ones(0x110000, np.uint32), [], "", "", "", 0, [], kind, 0
+            np.frombuffer(data, dtype=np.uint8), np.ones(0x110000, np.uint32), [], "", "", "", 0, [], kind, 0, 0
         )
 
     for data, said in [

@@ -10,9 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from pyjpllm import _text
+from pyjpllm.corpus.rules.sudachi import NOUN, NUMERAL
 
 Range = tuple[int, int]
 """Characters [first, last)."""
+Word = tuple[int, int, int]
+"""A word's characters [first, last), and its kind."""
 
 _SENTENCE = re.compile(r"[^。．！？!?\n]+[。．！？!?]?")
 _LINE = re.compile(r"[^\n]+")
@@ -66,8 +69,8 @@ def _grams(text: str, n: int, *, top: bool) -> list[Range]:
     ]
 
 
-def _word_grams(text: str, words: Sequence[Range], n: int, *, top: bool) -> list[Range]:
-    grams = [tuple(text[a:b] for a, b in words[i : i + n]) for i in range(len(words) - n + 1)]
+def _word_grams(text: str, words: Sequence[Word], n: int, *, top: bool) -> list[Range]:
+    grams = [tuple(text[word[0] : word[1]] for word in words[i : i + n]) for i in range(len(words) - n + 1)]
     counts = Counter(grams)
     commonest = counts.most_common(1)[0][0] if counts else ()
     return [
@@ -99,10 +102,10 @@ _BY_MEASURE: dict[str, Callable[[str], Sequence[Range]]] = {
 }
 
 
-def highlight(measure: str, text: str, *, lists: dict[str, list[str]], words: Sequence[Range] | None) -> list[Range]:
+def highlight(measure: str, text: str, *, lists: dict[str, list[str]], words: Sequence[Word] | None) -> list[Range]:
     """What of the text a measure has counted; empty where it is the text as a whole (its length, its scripts).
 
-    ``words``: the ranges of the words that the rule was measured with; None: those of the scripts.
+    ``words``: those that the rule was measured with; None: those of the scripts, of which none is a noun.
     """
     name, _, _ = measure.rpartition(".")
     if name:
@@ -111,8 +114,10 @@ def highlight(measure: str, text: str, *, lists: dict[str, list[str]], words: Se
     if gram is not None and gram[3] == "gram":
         return merged(_grams(text, int(gram[2]), top=gram[1] == "top"))
     if gram is not None:
-        given = [(a, b) for a, b in _text.words_by_script(text).tolist()] if words is None else words
+        given = [(a, b, 0) for a, b in _text.words_by_script(text).tolist()] if words is None else words
         return merged(_word_grams(text, given, int(gram[2]), top=gram[1] == "top"))
+    if measure == "noun_fraction":
+        return merged([(first, last) for first, last, kind in words or () if kind in (NOUN, NUMERAL)])
     if measure.startswith("duplicate_sentence"):
         return merged(list(_again(_SENTENCE, text)))
     if measure.startswith("duplicate_block"):

@@ -15,6 +15,10 @@ from pyjpllm.errors import UserError, did_you_mean
 LIST_MEASURES = ("count", "fraction", "of_japanese")
 
 
+PARTS_OF_SPEECH = ("noun_fraction",)
+"""Measures of words of which it must be known what they are: a segmenter's, not those of the scripts."""
+
+
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
@@ -45,7 +49,7 @@ def cost_class(name: str) -> int:
     """What a measure costs: 0 one look at the characters, 1 n-grams or compression, 2 words. (the dearest)."""
     if "." in name:  # of a list, whatever it is called
         return 0
-    if "word" in name:
+    if "word" in name or name in PARTS_OF_SPEECH:
         return 2
     return 1 if "gram" in name or name in COMPRESSION else 0
 

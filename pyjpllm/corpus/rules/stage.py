@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.edits import EDITS
 from pyjpllm.corpus.rules.lists import load_list, load_lists
-from pyjpllm.corpus.rules.measures import LIST_MEASURES, Meter, cost_class
+from pyjpllm.corpus.rules.measures import LIST_MEASURES, PARTS_OF_SPEECH, Meter, cost_class
 from pyjpllm.corpus.rules.presets import Preset, Rule
-from pyjpllm.corpus.rules.words import segmenter
+from pyjpllm.corpus.rules.words import SCRIPT, Segmenter, segmenter
 from pyjpllm.corpus.stage import Limits, Verdict
+from pyjpllm.errors import UserError
 
 EMPTIED = "emptied"
 """The reason of a document of which a preset's edits leave nothing."""
@@ -47,6 +48,25 @@ def lists_of(preset: Preset, replaced: Mapping[str, Sequence[str]]) -> dict[str,
     return load_lists({name: replaced.get(name) or preset.lists.get(name) or (name,) for name in dict.fromkeys(names)})
 
 
+def segmenter_of(preset: Preset, rules: Sequence[Rule]) -> Segmenter | None:
+    """What cuts the words that these rules of the preset measure.
+
+    Raises UserError for a tagger that is not there, and for words that do not say what the rules ask of them.
+    """
+    asking = [rule for rule in rules if rule.measure in PARTS_OF_SPEECH]
+    if asking and preset.words == "script":
+        raise UserError(
+            f'words = "script" has no parts of speech, which the rule {asking[0].name} of the preset {preset.name} '
+            f'measures ({asking[0].measure}): take words = "sudachi", or {_leave_out(asking)}'
+        )
+    return segmenter(preset.words, _leave_out(rules) if asking else SCRIPT)
+
+
+def _leave_out(rules: Sequence[Rule]) -> str:
+    names = ", ".join(f'"{rule.name}"' for rule in rules)
+    return f"leave out what needs them: without = [{names}]"
+
+
 class RulesStage:
     """Keeps the documents that every rule keeps; the verdict names the first rule that does not.
 
@@ -75,7 +95,7 @@ class RulesStage:
         classes: dict[int, list[Rule]] = {}
         for rule in preset.rule:
             classes.setdefault(-1 if rule.measure is None else cost_class(rule.measure), []).append(rule)
-        self._segmenter = segmenter(preset.words) if 2 in classes else None
+        self._segmenter = segmenter_of(preset, classes[2]) if 2 in classes else None
         stop_words = () if preset.stop_words is None else load_list(preset.stop_words)
         self._steps: list[tuple[list[Rule], Meter | None]] = [
             (rules, None if cost < 0 else self._meter(rules, stop_words)) for cost, rules in sorted(classes.items())
@@ -101,9 +121,9 @@ class RulesStage:
             verdicts.append(Verdict(changed, reason, measures))
         return verdicts
 
-    def words_of(self, text: str) -> list[tuple[int, int]] | None:
-        """The ranges of the words that rules are measured with; None: those of the scripts."""
-        return None if self._segmenter is None else [(a, b) for a, b in self._segmenter(text).tolist()]
+    def words_of(self, text: str) -> list[tuple[int, int, int]] | None:
+        """The words that rules are measured with, as a segmenter gives them; None: those of the scripts."""
+        return None if self._segmenter is None else [(a, b, kind) for a, b, kind in self._segmenter(text).tolist()]
 
     def judge(self, document: Document) -> tuple[Document, list[Finding], dict[str, float]]:
         """The document, with the preset's edits if it is kept, what every rule says of it, and all measures."""

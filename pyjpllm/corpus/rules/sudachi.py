@@ -1,14 +1,14 @@
 """Sudachi's short units by the native lattice, from the files of the packages sudachipy and sudachidict_core.
 
 SudachiPy (Apache-2.0) says what the words are; kernels/text/sudachi_*.cpp finds the same ones in less time, since it
-makes no object of a word and looks at nothing but where words end. Tests compare the two.
+makes no object of a word and looks at nothing but where words end and of what kind they are. Tests compare the two.
 """
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ _BITS = {name: 1 << i for i, name in enumerate(_CATEGORIES)}
 _BITS |= {"ALL": (1 << len(_CATEGORIES)) - 1, "NOOOVBOW": 1 << 30, "NOOOVEOW": 1 << 31}
 # Where characters lie that NFKC or small letters change; kanji and Hangul between them stay as they are.
 _CHANGING = ((0, 0x3400), (0xA000, 0xAC00), (0xF900, 0x20000), (0x2F800, 0x2FA20))
+# Kinds of words by the first field of their part of speech: WordKind of kernels/text/words.h, where 0 is every other.
+NOUN, NUMERAL = 1, 2
+_KINDS = {"名詞": NOUN, "補助記号": 3, "空白": 4}
+_NUMERAL = ("名詞", "数詞", "*", "*", "*", "*")
 _PLUGINS = {
     "inputTextPlugin": ["DefaultInputTextPlugin", "ProlongedSoundMarkPlugin", "IgnoreYomiganaPlugin"],
     "oovProviderPlugin": ["MeCabOovPlugin", "SimpleOovPlugin"],
@@ -64,8 +68,9 @@ def native_words() -> _text.SudachiWords:
             right_brackets="".join(readings["rightBrackets"]),
             longest_reading=readings["maxYomiganaLength"],
             unknown=_unknown(definitions, _lines(resources / "unk.def")),
-            single=(single["leftId"], single["rightId"], single["cost"], _is_numeral(single["oovPOS"])),
+            single=(single["leftId"], single["rightId"], single["cost"], kind_of(single["oovPOS"])),
             shortest_katakana=katakana["minLength"],
+            joined_katakana=kind_of(katakana["oovPOS"]),
         )
     except (KeyError, ValueError, RuntimeError) as error:
         raise UnlikeSudachiError(str(error)) from None
@@ -100,10 +105,10 @@ def _categories(definitions: list[str]) -> NDArray[np.uint32]:
 
 def _unknown(definitions: list[str], costs: list[str]) -> list[tuple[int, bool, bool, int, list[Any]]]:
     """Words that no dictionary has, by category: `KATAKANA 1 1 2` of char.def with their lines of unk.def."""
-    kinds: dict[str, list[tuple[int, int, int, bool]]] = {}
+    kinds: dict[str, list[tuple[int, int, int, int]]] = {}
     for line in costs:
         name, left, right, cost, *part = line.split(",")
-        kinds.setdefault(name, []).append((int(left), int(right), int(cost), _is_numeral(part)))
+        kinds.setdefault(name, []).append((int(left), int(right), int(cost), kind_of(part)))
     unknown = []
     for line in definitions:
         if not line.startswith("0x"):
@@ -112,8 +117,9 @@ def _unknown(definitions: list[str], costs: list[str]) -> list[tuple[int, bool, 
     return sorted(unknown, key=lambda each: each[0])
 
 
-def _is_numeral(part: list[str]) -> bool:
-    return part[:2] == ["名詞", "数詞"]
+def kind_of(part: Sequence[str]) -> int:
+    """The kind of a word by the six fields of its part of speech."""
+    return NUMERAL if tuple(part) == _NUMERAL else _KINDS.get(part[0], 0)
 
 
 def _changes(rewrite: list[str]) -> list[tuple[str, str]]:
