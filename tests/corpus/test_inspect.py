@@ -26,7 +26,8 @@ ADS = "今日の<お知らせ>です。" + "送料無料でお買い得。" * 20
 
 
 def stage(preset: str = "hojichar") -> RulesStage:
-    return RulesConfig.model_validate({"kind": "rules", "preset": preset, "words": "script"}).build()
+    words = "preset" if preset == "hojichar" else "script"  # it asks for parts of speech
+    return RulesConfig.model_validate({"kind": "rules", "preset": preset, "words": words}).build()
 
 
 @pytest.fixture
@@ -115,6 +116,14 @@ def test_every_measure_of_a_preset_can_be_marked(name: str) -> None:
 )
 def test_what_is_marked(measure: str, text: str, parts: list[str]) -> None:
     assert [text[a:b] for a, b in highlight(measure, text, lists={}, words=None)] == parts
+
+
+def test_nouns_are_marked() -> None:
+    text = "今日の仙台朝市ではリンゴ1個！"
+    words = stage().words_of(text)
+    found = highlight("noun_fraction", text, lists={}, words=words)
+    assert [text[a:b] for a, b in found] == ["今日", "仙台朝市", "リンゴ1"]
+    assert highlight("noun_fraction", text, lists={}, words=None) == []
 
 
 def test_every_native_measure_has_a_name_that_highlight_takes() -> None:

@@ -25,7 +25,9 @@ def unlike(n: int, start: int = 0) -> str:
 
 
 def stage(preset: str, **more: object) -> RulesStage:
-    return RulesConfig.model_validate({"kind": "rules", "preset": preset, "words": "script", **more}).build()
+    """With the words of the scripts, but where a rule asks for parts of speech."""
+    words = "preset" if preset == "hojichar" else "script"
+    return RulesConfig.model_validate({"kind": "rules", "preset": preset, "words": words, **more}).build()
 
 
 def kept(of: RulesStage, rule: str, text: str, **meta: object) -> bool:
@@ -43,6 +45,11 @@ def repeated(n: int, copies: int, total: int) -> str:
 def lines(dropped: int, of: int, line: str) -> str:
     """``of`` lines, of which so many are ``line``, all with a newline behind."""
     return "".join((line if i < dropped else unlike(40, 50 * i)) + "\n" for i in range(of))
+
+
+def amounts(first: int, last: int) -> str:
+    """Two words for each number."""
+    return "".join(f"{i}円" for i in range(first, last))
 
 
 def twice(n: int, length: int) -> str:
@@ -99,7 +106,13 @@ HOJICHAR = [
     ("one_character", "あ" * 199, "あ" * 200),
     ("ellipsis", lines(7, 10, "続く..."), lines(8, 10, "続く…")),
     ("short_lines", lines(4, 9, "あ" * 10), lines(5, 9, "あ" * 10)),
-]
+    ("nouns", "犬が" * 19 + "犬、" * 56, "犬が" * 19 + "犬、" * 57),
+    ("word_repetition", amounts(10, 18) + amounts(20, 33) + amounts(10, 18),
+     amounts(10, 18) + amounts(20, 32) + amounts(10, 18)),
+    # The examples of DiscardTooManyNouns.
+    ("nouns", "自然言語処理大好き！", "リンゴ・オレンジ・ミカン・バナナ セール中"),
+    ("nouns", "今日の仙台朝市ではリンゴがセール中", "リンゴ・オレンジ・ミカン・バナナ セール中"),
+]  # fmt: skip
 
 LLM_JP = [
     ("kana", "あ" + "漢" * 9, "漢" * 50 + "あ"),
@@ -162,6 +175,12 @@ def test_documents_at_the_threshold(preset: str, rule: str, good: str, bad: str)
     assert not kept(judge, rule, bad)
 
 
+def test_word_repetition_is_measured_as_hojichar_counts() -> None:
+    """20 occurrences of 7-grams that occur twice, of 50: each piece has 16 words."""
+    dropped = amounts(10, 18) + amounts(20, 32) + amounts(10, 18)
+    assert stage("hojichar").judge(Document(dropped))[2]["repeated_7word_fraction"] == 20 / 50
+
+
 @pytest.mark.parametrize("n", range(5, 11))
 def test_duplicate_ngrams_by_types_as_the_code_of_swallow_counts(n: int) -> None:
     judge = stage("swallow-v1", compatible=True)
@@ -214,6 +233,36 @@ def test_what_is_not_measured_changes_no_verdict(text: str) -> None:
         assert first.measures == {key: second.measures[key] for key in first.measures}
         if first.reason is None:
             assert first.measures == second.measures
+
+
+def test_words_that_have_no_parts_of_speech() -> None:
+    said = 'words = "script" has no parts of speech, which the rule nouns of the preset hojichar measures'
+    with pytest.raises(UserError) as error:
+        stage("hojichar", words="script")
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(said)
+    assert line.endswith('take words = "sudachi", or leave out what needs them: without = ["nouns"]')
+    judge = stage("hojichar", words="script", without=["nouns"])
+    assert "repeated_7word_fraction" in judge.limits
+    assert "noun_fraction" not in judge.limits
+
+
+def test_a_tagger_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says what to install, and what can be had without."""
+
+    def missing() -> None:
+        raise ImportError("no package sudachipy")
+
+    monkeypatch.setattr("pyjpllm.corpus.rules.words.native_words", missing)
+    install = r"loaded \(no package sudachipy\); pip install 'pyjpllm\[corpus\]', or "
+    with pytest.raises(UserError, match=install + 'take words = "script"$'):
+        stage("fineweb2-ja", words="preset")
+    with pytest.raises(UserError, match=install + r'leave out .*: without = \["nouns", "word_repetition"\]$'):
+        stage("hojichar")
+    judge = stage("hojichar", without=["nouns", "word_repetition"])
+    assert judge([Document("猫である。" + unlike(60))])[0].reason is None
+    assert judge.words_of("猫である") is None
+    assert kept(stage("hojichar", words="script", without=["nouns"]), "word_repetition", unlike(60))
 
 
 def test_a_document_that_a_cheap_rule_drops_is_not_cut_into_words() -> None:
@@ -313,6 +362,7 @@ def test_a_measure_that_is_none() -> None:
 def test_a_list_is_no_measure_of_words_whatever_it_is_called() -> None:
     assert cost_class("function-words.of_japanese") == cost_class("grams.count") == 0
     assert [cost_class(name) for name in ("characters", "zlib_ratio", "top_2gram_fraction", "words")] == [0, 1, 1, 2]
+    assert cost_class("noun_fraction") == 2
 
 
 def test_shares_of_a_list() -> None:

@@ -30,7 +30,8 @@ class RulesConfig(StageConfig):
     override: dict[str, dict[Bound, float]] = Field(default_factory=dict)
     """Other bounds of rules: a table by the rule's name with `at_least`, `at_most` or `below`."""
     words: Literal["preset", "script", "sudachi"] = "preset"
-    """What cuts the text into words, for rules that ask for words: runs of one script, or SudachiPy's short units."""
+    """What cuts the text into words, for rules that ask for words: runs of one script, which have no parts of
+    speech, or SudachiPy's short units."""
     lists: dict[str, list[str]] = Field(default_factory=dict)
     """Other word lists, by the name that rules call them: names of the package's lists and paths of files."""
     blocked_hosts: str | None = None
