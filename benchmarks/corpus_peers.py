@@ -2,10 +2,11 @@
 
     python corpus_peers.py hojichar|fineweb2 DOCUMENTS.jsonl
 
-It imports nothing of pyjpllm. It reads a line `judge FIRST LAST`, `time FIRST LAST` or `about` and answers with a line
-of JSON, until its input ends: for each of the documents the reasons of the filters that drop it (of all filters for
-HojiChar; for FineWeb2's of the first one, as its pipeline runs them); the CPU seconds of that, with what the pipeline
-does, where the first filter that drops a document is the last; versions, and HojiChar's word lists.
+It imports nothing of pyjpllm. It reads a line `judge FIRST LAST`, `time FIRST LAST`, `words PLACE` or `about` and
+answers with a line of JSON, until its input ends: for each of the documents the reasons of the filters that drop it (of
+all filters for HojiChar; for FineWeb2's of the first one, as its pipeline runs them); the CPU seconds of that, with
+what the pipeline does, where the first filter that drops a document is the last; HojiChar's words of one document, each
+with its part of speech, and what its two filters of words measure there; versions, and HojiChar's word lists.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ _STOP_WORDS = list("のにをはたてがとで年し・月れさ")
 
 
 def hojichar_filters() -> list[Filter]:
-    """HojiChar's filters that need no tagger, by the names of our rules."""
+    """HojiChar's filters that judge documents, by the names of our rules; those that cut words are last."""
     from hojichar import Document
     from hojichar.filters import document_filters as of
 
+    if not of.is_loaded_extras:
+        sys.exit("HojiChar's extras are missing: pip install emoji fugashi unidic-lite")
     makers: dict[str, Any] = {
         "kana": of.AcceptJapanese,
         "kuten": of.DiscardRareKuten,
@@ -43,14 +46,30 @@ def hojichar_filters() -> list[Filter]:
         "one_character": of.SingleCharacterRepetitionFilter,
         "ellipsis": of.DiscardTooManyEndingEllipsis,
         "short_lines": of.DiscardTooShortLines,
+        "special_characters": of.DiscardTooManySpecialToken,
+        "nouns": of.DiscardTooManyNouns,
+        "word_repetition": of.WordRepetitionRatioFilter,
     }
-    if of.is_loaded_extras:
-        makers["special_characters"] = of.DiscardTooManySpecialToken
 
     def judge(name: str, each: Any) -> Callable[[str], str | None]:
         return lambda text: name if each.apply(Document(text)).is_rejected else None
 
     return [(name, judge(name, maker())) for name, maker in makers.items()]
+
+
+def hojichar_words(text: str) -> dict[str, Any]:
+    """HojiChar's words as (surface, part of speech), and the two measures. DiscardTooManyNouns keeps its share to
+    itself: it is counted again here, from the filter's own words."""
+    from hojichar.filters import document_filters as of
+
+    nouns, repetition = of.DiscardTooManyNouns(), of.WordRepetitionRatioFilter()
+    words = [(w.surface, w.feature.pos1) for chunk in nouns._chunk_text(text) for w in nouns.tagger(chunk)]
+    counted = [part for _, part in words if part != "補助記号"]
+    return {
+        "nouns": counted.count("名詞") / max(len(counted), 1),
+        "word_repetition": repetition.compute_word_repetition_ratio(text, repetition.ngram_size),
+        "words": words,
+    }
 
 
 def fineweb2_filters() -> list[Filter]:
@@ -90,7 +109,9 @@ def about(kind: str) -> dict[str, Any]:
     """The versions of what judges, and for HojiChar the files of its word lists by the names of our rules."""
     from importlib.metadata import version
 
-    packages = ["hojichar"] if kind == "hojichar" else ["datatrove", "spacy", "SudachiPy", "SudachiDict-core"]
+    packages = ["datatrove", "spacy", "SudachiPy", "SudachiDict-core"]
+    if kind == "hojichar":
+        packages = ["hojichar", "fugashi", "unidic-lite"]
     found: dict[str, Any] = {"versions": {name: version(name) for name in packages}, "lists": {}}
     if kind == "hojichar":
         import hojichar
@@ -112,8 +133,12 @@ def main(kind: str, documents: str) -> None:
     sys.stdout = sys.stderr  # what the packages print is no answer
     for line in sys.stdin:
         what, *numbers = line.split()
-        answer: Any = about(kind)
-        if what != "about":
+        answer: Any
+        if what == "about":
+            answer = about(kind)
+        elif what == "words":
+            answer = hojichar_words(texts[int(numbers[0])])
+        else:
             part = texts[slice(*map(int, numbers))]
             whole = what == "judge" and kind == "hojichar"
             started = time.process_time()

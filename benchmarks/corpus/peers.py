@@ -11,8 +11,8 @@ from typing import Any
 
 SCRIPT = Path(__file__).parents[1] / "corpus_peers.py"
 INSTALL = (
-    "python3 -m venv PEERS && PEERS/bin/pip install hojichar==0.18.1 datatrove==0.10.1 'spacy[ja]' sudachipy "
-    "sudachidict_core fugashi unidic-lite rensa datasketch"
+    "python3 -m venv PEERS && PEERS/bin/pip install hojichar==0.18.1 emoji fugashi unidic-lite datatrove==0.10.1 "
+    "'spacy[ja]' sudachipy sudachidict_core rensa datasketch"
 )
 
 
@@ -61,3 +61,7 @@ class Peer:
     def reasons(self, first: int, last: int) -> list[list[str]]:
         """Why each of documents [first, last) is dropped."""
         return list(self._ask("judge", first, last))
+
+    def words(self, place: int) -> dict[str, Any]:
+        """HojiChar's `words` of one document, (surface, part of speech) each, and its measures by our rules' names."""
+        return dict(self._ask("words", place))
