@@ -12,7 +12,7 @@ from typing import Any
 SCRIPT = Path(__file__).parents[1] / "corpus_peers.py"
 INSTALL = (
     "python3 -m venv PEERS && PEERS/bin/pip install hojichar==0.18.1 emoji fugashi unidic-lite datatrove==0.10.1 "
-    "'spacy[ja]' sudachipy sudachidict_core rensa datasketch"
+    "'spacy[ja]' sudachipy sudachidict_core regex rensa datasketch"
 )
 
 
