@@ -13,7 +13,8 @@ from pyjpllm.corpus.counts import Counts, StageCounts, counts_from_json
 from pyjpllm.corpus.decisions import decided
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.faults import EXCERPT, Fault, Skip
-from pyjpllm.corpus.intake import Bounds, Item, read_span
+from pyjpllm.corpus.intake import Bounds, Extraction, Item, read_span
+from pyjpllm.corpus.intake.html import LINK_FRACTION
 from pyjpllm.corpus.layout import RunFolder
 from pyjpllm.corpus.outputs import FaultWriter, SplitWriter, TokenSink
 from pyjpllm.corpus.plan import Shard
@@ -65,6 +66,8 @@ class Job:
         self._tokens = tokens
         self._bounds = Bounds(config.input.max_document_mib << 20, config.input.max_ratio)
         self._stages: list[tuple[str, Stage]] = [(stage_name(stage), stage.build()) for stage in work.stages]
+        links = any(LINK_FRACTION in stage.judged_meta() for stage in config.stages if isinstance(stage, StageConfig))
+        self._extraction = Extraction(config.input.extract, links)
 
     def run(self, number: int) -> Counts:
         """Do shard ``number`` and record it. The same bytes whenever and by whomever it is done."""
@@ -121,7 +124,7 @@ class Job:
     def _items(self, number: int, sink: _Sink) -> Iterator[Item]:
         if self._pass.number == 0:
             for span in self._shards[number].spans:
-                yield from read_span(span, self._bounds, self._config.input.extract)
+                yield from read_span(span, self._bounds, self._extraction)
             return
         before = self._pass.number - 1
         stage = sink.counts.stages[0]

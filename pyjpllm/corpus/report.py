@@ -69,6 +69,10 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
             for name, histogram in stage["measures"].items():
                 yield ""
                 yield from _histogram(f"{stage['name']}: {name}", histogram, stage["limits"].get(name, (None, None)))
+            missing = [name for name in stage["limits"] if name not in stage["measures"]]
+            if missing and stage["read"]["documents"]:
+                yield ""
+                yield f"{stage['name']}: of no document: {', '.join(missing)}"
 
 
 def _speed(report: Mapping[str, Any], name: str, came: Mapping[str, int]) -> str:

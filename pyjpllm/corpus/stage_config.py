@@ -19,6 +19,10 @@ class StageConfig(Section, ABC):
     def build(self) -> Stage:
         """The stage, made once a process. Raises UserError for a file that it needs and cannot read."""
 
+    def judged_meta(self) -> frozenset[str]:
+        """Numbers of the documents' meta that it judges, so that reading measures those that cost something."""
+        return frozenset()
+
 
 class GlobalStepConfig(Section, ABC):
     """A `[[stage]]` that needs all documents together: a pass ends before it and another begins after it."""

@@ -47,6 +47,28 @@ def test_the_terminal(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.split() == ["x", "advertising", "40", "<=", "14"] for line in out.splitlines())
 
 
+def test_what_a_rule_of_the_meta_has_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pages.jsonl"
+    records = [{"text": GOOD, "meta": {"link_fraction": 0.85}}, {"text": GOOD}]
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    words = ["corpus", "inspect", str(path), "--preset", "uzushio", "--html", str(tmp_path / "page.html")]
+    assert run(words) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "document 0: dropped by links"
+    assert [line.split() for line in out if "links" in line][1:] == [
+        ["x", "links", "0.85", "<=", "0.8"],
+        ["links", "not", "in", "meta", "<=", "0.8"],
+    ]
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>link_fraction</td>" in text
+    assert "not in meta" in text
+    assert run([*words[:5], "--index", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rules"][0] == {
+        "rule": "links", "measure": "link_fraction", "value": None, "bounds": "<= 0.8", "kept": True,
+    }  # fmt: skip
+
+
 def test_json_of_one_document(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["corpus", "inspect", str(corpus), "--preset", "hojichar", "--index", "1", "--json"]
     assert run(words) == 0

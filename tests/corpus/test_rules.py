@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.rules import EditConfig, RulesConfig, RulesStage, load_preset, preset_names
 from pyjpllm.corpus.rules.edits import EDITS, is_prose, japanese_lines, swallow_punctuation
+from pyjpllm.corpus.rules.known import host_of
 from pyjpllm.corpus.rules.measures import Meter, cost_class, lz4_ratio, zlib_ratio
 from pyjpllm.corpus.rules.presets import BOUNDS
-from pyjpllm.corpus.rules.stage import host_of
 from pyjpllm.errors import UserError
 from tests.corpus.texts import texts
 
@@ -194,7 +194,7 @@ def test_every_rule_at_its_bounds() -> None:
     for name in preset_names():
         preset = load_preset(name)
         for rule in preset.rule:
-            if rule.measure is None:
+            if rule.measure is None and rule.meta is None:
                 continue
             assert any(getattr(rule, bound) is not None for bound in BOUNDS)
             assert rule.bounds()
@@ -221,7 +221,7 @@ def test_a_preset_builds_and_judges_the_empty_text(name: str) -> None:
     judge = stage(name, all_measures=True)
     (verdict,) = judge([Document("")])
     assert set(verdict.measures) == {rule.measure for rule in judge.preset.rule if rule.measure}
-    assert set(judge.limits) == set(verdict.measures)
+    assert set(judge.limits) - {rule.meta for rule in judge.preset.rule} == set(verdict.measures)
 
 
 @settings(max_examples=60, deadline=None)
@@ -312,6 +312,40 @@ def test_hosts(url: object, host: str) -> None:
 def test_rules_of_hosts(preset: str, rule: str, url: str, is_kept: bool) -> None:
     assert kept(stage(preset), rule, "あ", url=url) is is_kept
     assert kept(stage(preset), rule, "あ")
+
+
+@pytest.mark.parametrize(
+    ("preset", "value", "is_kept"),
+    [
+        ("uzushio", 0.8, True),
+        ("uzushio", 0.800001, False),
+        ("uzushio-strict", 0.4, True),
+        ("uzushio-strict", 0.400001, False),
+        ("uzushio-strict", 1, False),
+        ("uzushio-strict", "1", True),  # no number
+        ("uzushio-strict", True, True),
+        ("uzushio-strict", None, True),
+    ],
+)
+def test_links_are_judged_by_the_meta(preset: str, value: object, is_kept: bool) -> None:
+    judge = stage(preset)
+    document = Document("ひらがなと漢字。", {"link_fraction": value})
+    _, findings, measures = judge.judge(document)
+    assert (findings[0].rule.name, findings[0].kept) == ("links", is_kept)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    assert ("link_fraction" in measures) == number
+    assert (judge([document])[0].reason == "links") is not is_kept
+    assert judge.limits["link_fraction"] == (None, 0.8 if preset == "uzushio" else 0.4)
+    looser = stage(preset, override={"links": {"at_most": 1}})
+    assert kept(looser, "links", document.text, link_fraction=value)
+
+
+def test_the_links_of_pages_are_measured_where_a_rule_asks() -> None:
+    def asked(**more: object) -> frozenset[str]:
+        return RulesConfig.model_validate({"kind": "rules", **more}).judged_meta()
+
+    assert asked(preset="uzushio") == {"link_fraction"}
+    assert asked(preset="uzushio", without=["links"]) == asked(preset="swallow-v1") == frozenset()
 
 
 def test_hosts_of_a_file(tmp_path: Path) -> None:

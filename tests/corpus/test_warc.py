@@ -14,7 +14,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from benchmarks.corpus.crawl import crawl_records, record, response, write_crawl
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.faults import Fault, Skip
-from pyjpllm.corpus.intake import Bounds, Item, Span, read_span
+from pyjpllm.corpus.intake import Bounds, Extraction, Item, Span, read_span
 from tests.corpus.broken import PAGE, URL, page
 
 TEXT = "これは日本語の文章です。"
@@ -143,7 +143,7 @@ def test_what_is_known_of_a_page(tmp_path: Path) -> None:
     assert document.meta["encoding"] == "euc_jp"
     assert document.meta["html_lang"] == "ja"
     assert document.meta["title"].startswith("題")
-    (everything,) = list(read_span(Span(tmp_path / "a.warc"), Bounds(), "all"))
+    (everything,) = list(read_span(Span(tmp_path / "a.warc"), Bounds(), Extraction("all")))
     assert isinstance(everything, Document)
     assert "メニュー" in everything.text
 

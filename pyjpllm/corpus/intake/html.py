@@ -16,6 +16,8 @@ from pyjpllm.corpus.intake.text import read_whole
 from pyjpllm.errors import UserError
 
 Extract = Literal["main", "all", "trafilatura"]
+LINK_FRACTION = "link_fraction"
+"""In the meta of a page: characters of its text that stand in links, of all, white space left out."""
 
 # Resiliparse takes quadratic time in these: 4 s for elements nested 10,000 deep, minutes for 200,000 attributes in a
 # tag. A browser itself stops nesting at 512.
@@ -31,6 +33,17 @@ _FLAT = re.compile(
 )
 # A page wrongly said to be HTML, such as an image: this share of what is read as text is no character.
 _MAX_BROKEN = 0.1
+_DIGITS = 6  # of a number in the meta
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What is taken of a page."""
+
+    extract: Extract = "main"
+    """Its text."""
+    links: bool = False
+    """Measure ``LINK_FRACTION``, for which the text is extracted again without its links."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +55,16 @@ class Page:
     meta: dict[str, Any]
 
 
-def read_html(span: Span, bounds: Bounds, extract: Extract) -> Iterator[Item]:
+def read_html(span: Span, bounds: Bounds, extraction: Extraction) -> Iterator[Item]:
     """The document of a file of HTML."""
     path = str(span.path)
     data = read_whole(span.path, bounds)
-    yield data if isinstance(data, Fault) else document_of(Page(data, "text/html", {}), path, 0, extract)
+    yield data if isinstance(data, Fault) else document_of(Page(data, "text/html", {}), path, 0, extraction)
 
 
-def document_of(page: Page, path: str, at: int, extract: Extract) -> Document | Fault:
-    """The document of a page: its text, and ``encoding``, ``title`` and ``html_lang`` in its meta where it has them."""
+def document_of(page: Page, path: str, at: int, extraction: Extraction) -> Document | Fault:
+    """The document of a page: its text, and in its meta ``encoding``, ``title`` and ``html_lang`` where it has them,
+    and ``link_fraction`` of HTML if that is asked for."""
     found = encoding.detect(page.data, encoding.declared_encodings(page.data, page.content_type))
     if found is None:
         return Fault("undecodable", path, at, _detail(page, "no encoding fits"), excerpt_of(page.data))
@@ -64,7 +78,7 @@ def document_of(page: Page, path: str, at: int, extract: Extract) -> Document | 
         if wrong:
             return Fault("bad-html", path, at, _detail(page, wrong), excerpt_of(text))
         try:
-            text = _extracted(text, meta, extract)
+            text = _extracted(text, meta, extraction)
         except Exception as error:  # whatever the parser's binding raises, the next page has nothing to do with it
             return Fault("bad-html", path, at, _detail(page, f"{type(error).__name__}: {error}"), excerpt_of(text))
     if not text.strip():
@@ -84,8 +98,7 @@ def check_extract(extract: Extract) -> None:
             ) from None
 
 
-def _extracted(html: str, meta: dict[str, Any], extract: Extract) -> str:
-    from resiliparse.extract.html2text import extract_plain_text
+def _extracted(html: str, meta: dict[str, Any], extraction: Extraction) -> str:
     from resiliparse.parse.html import HTMLTree
 
     tree = HTMLTree.parse(html)
@@ -95,20 +108,54 @@ def _extracted(html: str, meta: dict[str, Any], extract: Extract) -> str:
     language = root.getattr("lang") if root is not None else None
     if language:
         meta["html_lang"] = encodable(str(language))
-    if extract == "trafilatura":
-        return encodable(_by_trafilatura(html))
-    text: str = extract_plain_text(
-        tree, preserve_formatting=True, main_content=extract == "main", list_bullets=False, alt_texts=False
-    )
+    if extraction.extract == "trafilatura":
+        text, links = _by_trafilatura(html, extraction.links)
+    else:
+        main = extraction.extract == "main"
+        text, links = _plain_text(tree, main), None
+        if extraction.links:
+            links = _share(_written(text) - _written(_plain_text(tree, main, ["a[href]"])), _written(text))
+    if links is not None:
+        meta[LINK_FRACTION] = links
     return encodable(text)
 
 
-def _by_trafilatura(html: str) -> str:
+def _plain_text(tree: Any, main: bool, skip: list[str] | None = None) -> str:
+    """The text of a parsed page without the elements that the selectors ``skip`` find. Whether an element is main
+    content is told by its names and place, not by the text in it, so the rest stays the same."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return str(
+        extract_plain_text(
+            tree, preserve_formatting=True, main_content=main, list_bullets=False, alt_texts=False, skip_elements=skip
+        )
+    )
+
+
+def _by_trafilatura(html: str, links: bool) -> tuple[str, float | None]:
+    """The text, and if asked for the share of links: in the text that is found where links are left in as elements."""
     import trafilatura
 
     # Without what it remembers from page to page: the text of one must not depend on those before it.
-    found = trafilatura.extract(html, include_comments=False, deduplicate=False, with_metadata=False)
-    return found or ""
+    found = trafilatura.extract(html, include_comments=False, deduplicate=False, with_metadata=False) or ""
+    if not links or not found:
+        return found, None
+    whole: Any = trafilatura.bare_extraction(
+        html, include_links=True, include_comments=False, deduplicate=False, with_metadata=False
+    )
+    if whole is None:
+        return found, None
+    inside: int = sum(_written("".join(link.itertext())) for link in whole.body.iterfind(".//ref[@target]"))
+    return found, _share(inside, _written("".join(whole.body.itertext())))
+
+
+def _written(text: str) -> int:
+    """Characters that are not white space."""
+    return sum(map(len, text.split()))
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, _DIGITS) if whole else 0.0
 
 
 def encodable(text: str) -> str:

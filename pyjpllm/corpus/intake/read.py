@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pyjpllm.corpus import inputs
 from pyjpllm.corpus.faults import Fault
 from pyjpllm.corpus.intake.bounded import Bounds, os_fault
-from pyjpllm.corpus.intake.html import Extract, read_html
+from pyjpllm.corpus.intake.html import Extraction, read_html
 from pyjpllm.corpus.intake.item import Item, Span
 from pyjpllm.corpus.intake.mo import read_mo
 from pyjpllm.corpus.intake.pairs import read_pair
@@ -18,11 +18,12 @@ from pyjpllm.corpus.intake.warc import read_warc
 
 _WARC = (".warc", ".warc.gz", ".wet", ".wet.gz")
 _HTML = (".html", ".html.gz", ".htm")
+_MAIN = Extraction()
 SUFFIXES = (*inputs.SUFFIXES, *_WARC, *_HTML, ".mo")
 """What the pipeline reads."""
 
 
-def read_span(span: Span, bounds: Bounds, extract: Extract = "main") -> Iterator[Item]:
+def read_span(span: Span, bounds: Bounds, extraction: Extraction = _MAIN) -> Iterator[Item]:
     """The items of a span, in their order; the same ones each time. Whatever is in the file, nothing is raised."""
     path = str(span.path)
     try:
@@ -44,9 +45,9 @@ def read_span(span: Span, bounds: Bounds, extract: Extract = "main") -> Iterator
     if suffix == ".parquet":
         yield from read_parquet(span, bounds)
     elif suffix in _WARC:
-        yield from read_warc(span, bounds, extract)
+        yield from read_warc(span, bounds, extraction)
     elif suffix in _HTML:
-        yield from read_html(span, bounds, extract)
+        yield from read_html(span, bounds, extraction)
     elif suffix == ".mo":
         yield from read_mo(span, bounds)
     elif suffix is not None and suffix.startswith(".txt"):

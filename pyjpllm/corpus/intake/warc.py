@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.faults import Fault, Skip, excerpt_of
 from pyjpllm.corpus.intake.bounded import Bounds, os_fault
-from pyjpllm.corpus.intake.html import Extract, document_of
+from pyjpllm.corpus.intake.html import Extraction, document_of
 from pyjpllm.corpus.intake.http import HttpError, response_page
 from pyjpllm.corpus.intake.item import Item, Span
 from pyjpllm.corpus.intake.members import BEGIN, ByteStream, gzip_members, plain
@@ -21,7 +21,7 @@ _HEAD_LIMIT = 1 << 16
 _FIELDS = (b"warc-type", b"content-type", b"warc-target-uri", b"warc-date", b"content-length")
 
 
-def read_warc(span: Span, bounds: Bounds, extract: Extract) -> Iterator[Item]:
+def read_warc(span: Span, bounds: Bounds, extraction: Extraction) -> Iterator[Item]:
     """The pages of a WARC file (responses and resources) or the texts of a WET file (conversions)."""
     path = str(span.path)
     try:
@@ -31,7 +31,7 @@ def read_warc(span: Span, bounds: Bounds, extract: Extract) -> Iterator[Item]:
                 if isinstance(part, Fault):
                     yield part
                 else:
-                    yield from _records(part, path, bounds, extract)
+                    yield from _records(part, path, bounds, extraction)
     except OSError as error:
         fault = os_fault(error)
         yield Fault(fault.reason, path, 0, fault.detail)
@@ -47,7 +47,7 @@ class _Record:
     at: int
 
 
-def _records(stream: ByteStream, path: str, bounds: Bounds, extract: Extract) -> Iterator[Item]:
+def _records(stream: ByteStream, path: str, bounds: Bounds, extraction: Extraction) -> Iterator[Item]:
     """The records of a plain file, or of one gzip member."""
     while True:
         at = stream.at
@@ -83,7 +83,7 @@ def _records(stream: ByteStream, path: str, bounds: Bounds, extract: Extract) ->
             if not stream.find_record():
                 return
             continue
-        yield _item(record, body, path, bounds, extract) if body else item
+        yield _item(record, body, path, bounds, extraction) if body else item
 
 
 def _head(stream: ByteStream, line: bytes, path: str, at: int) -> _Record | Fault:
@@ -138,7 +138,7 @@ def _wrong_length(record: _Record, path: str, missing: int, stream: ByteStream) 
     return Fault("bad-warc-length", path, record.at, detail)
 
 
-def _item(record: _Record, body: bytes, path: str, bounds: Bounds, extract: Extract) -> Item:
+def _item(record: _Record, body: bytes, path: str, bounds: Bounds, extraction: Extraction) -> Item:
     meta = {name: value for name, value in (("url", record.url), ("date", record.date)) if value}
     if record.kind == "conversion":
         try:
@@ -150,4 +150,4 @@ def _item(record: _Record, body: bytes, path: str, bounds: Bounds, extract: Extr
         page = response_page(body, record.content_type, meta, bounds)
     except HttpError as error:
         return Fault(error.reason, path, record.at, f"{error.what} ({record.url})", excerpt_of(body))
-    return page if isinstance(page, Skip) else document_of(replace(page, meta=meta), path, record.at, extract)
+    return page if isinstance(page, Skip) else document_of(replace(page, meta=meta), path, record.at, extraction)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pyjpllm.corpus.rules.lists import read_words
-from pyjpllm.corpus.rules.presets import Rule, load_preset
+from pyjpllm.corpus.rules.presets import Preset, Rule, load_preset
 from pyjpllm.corpus.rules.stage import EditStage, RulesStage
 from pyjpllm.corpus.stage_config import StageConfig
 
@@ -41,10 +41,17 @@ class RulesConfig(StageConfig):
     """Measures dropped documents to the end too, for whole histograms in the report. Without it, a document that a
     cheap rule drops is not cut into words. What is kept and dropped is the same."""
 
+    def judged_meta(self) -> frozenset[str]:
+        """Those of the preset's rules that are not left out. Raises UserError as ``build`` does."""
+        return frozenset(rule.meta for rule in self._changed().rule if rule.meta is not None)
+
+    def _changed(self) -> Preset:
+        override = {name: {str(bound): value for bound, value in new.items()} for name, new in self.override.items()}
+        return load_preset(self.preset).changed(self.without, override, self.compatible)
+
     def build(self) -> RulesStage:
         """The stage. Raises UserError for a preset, rule, bound, list or tagger that is not there."""
-        override = {name: {str(bound): value for bound, value in new.items()} for name, new in self.override.items()}
-        preset = load_preset(self.preset).changed(self.without, override, self.compatible)
+        preset = self._changed()
         if self.words != "preset":
             preset = preset.model_copy(update={"words": self.words})
         if self.blocked_hosts is not None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.highlight import Range, highlight
-from pyjpllm.corpus.rules.stage import Finding, RulesStage, host_of
+from pyjpllm.corpus.rules.known import Finding
+from pyjpllm.corpus.rules.stage import RulesStage
 from pyjpllm.errors import UserError
 
 
@@ -39,7 +40,7 @@ class Inspected:
             "rules": [
                 {
                     "rule": f.rule.name,
-                    "measure": f.rule.measure,
+                    "measure": f.rule.measure or f.rule.meta,
                     "value": f.value,
                     "bounds": f.rule.bounds(),
                     "kept": f.kept,
@@ -87,6 +88,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
 
 
+def shown(finding: Finding) -> str:
+    """What a rule measured or saw, for a table."""
+    return finding.seen if finding.value is None else number(finding.value)
+
+
 def lines(one: Inspected) -> list[str]:
     """The document for a terminal: the decision, then a line a rule."""
     reason = one.reason
@@ -94,7 +100,7 @@ def lines(one: Inspected) -> list[str]:
     width = max((len(f.rule.name) for f in one.findings), default=0)
     out = [head]
     for finding in one.findings:
-        value = host_of(one.document) or "no url" if finding.value is None else number(finding.value)
+        value = shown(finding)
         mark = " " if finding.kept else "x"
-        out.append(f"  {mark} {finding.rule.name:{width}}  {value:>10}  {finding.rule.bounds()}")
+        out.append(f"  {mark} {finding.rule.name:{width}}  {value:>11}  {finding.rule.bounds()}")
     return out

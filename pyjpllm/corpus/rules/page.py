@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pyjpllm.corpus.rules.inspect import Inspected, number
+from pyjpllm.corpus.rules.inspect import Inspected, shown
+from pyjpllm.corpus.rules.known import Finding
 from pyjpllm.corpus.rules.presets import Preset
-from pyjpllm.corpus.rules.stage import Finding, host_of
 
 # More of a text than this is not shown; a marked range beyond it is counted in the line below.
 SHOWN = 20_000
@@ -52,11 +52,10 @@ def marked(text: str, ranges: Sequence[tuple[int, int]]) -> str:
     return "".join(out)
 
 
-def _row(finding: Finding, host: str) -> str:
-    value = host or "no url" if finding.value is None else number(finding.value)
+def _row(finding: Finding) -> str:
     kind = "" if finding.kept else ' class="against"'
-    cells = f"<td>{escape(finding.rule.name)}</td><td>{escape(finding.rule.measure or 'host')}</td>"
-    return f'<tr{kind}>{cells}<td class="n">{escape(value)}</td><td>{escape(finding.rule.bounds())}</td></tr>'
+    cells = f"<td>{escape(finding.rule.name)}</td><td>{escape(finding.rule.subject)}</td>"
+    return f'<tr{kind}>{cells}<td class="n">{escape(shown(finding))}</td><td>{escape(finding.rule.bounds())}</td></tr>'
 
 
 def _article(one: Inspected) -> str:
@@ -66,7 +65,7 @@ def _article(one: Inspected) -> str:
     name = next((str(one.document.meta[key]) for key in ("url", "title", "id") if key in one.document.meta), "")
     marks = f", {len(one.ranges):,} marked" if one.ranges else ""
     more = f", the first {SHOWN:,} shown" if len(text) > SHOWN else ""
-    rows = "".join(_row(finding, host_of(one.document)) for finding in one.findings)
+    rows = "".join(map(_row, one.findings))
     kind = "kept" if reason is None else "dropped"
     return (
         f'<article class="{kind}" id="document-{one.index}"><h3><b>{escape(decision)}</b> '

@@ -21,12 +21,15 @@ BOUNDS = ("at_least", "at_most", "below")
 
 
 class Rule(BaseModel):
-    """Keeps a document whose measure lies within the bounds, or whose host may be kept; one without a host is kept."""
+    """Keeps a document whose measure, or number in the meta, lies within the bounds, or whose host may be kept; one
+    without a host, or without that number, is kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     measure: str | None = None
+    meta: str | None = None
+    """The key of a number in the document's meta, in place of a measure of its text."""
     compatible: str | None = None
     """The measure in its place with `compatible`, where a published code does not do what its description says."""
     at_least: float | None = None
@@ -36,6 +39,11 @@ class Rule(BaseModel):
     """These hosts are dropped, and all below them (`wikipedia.org` is also `ja.wikipedia.org`)."""
     top_level_domains: tuple[str, ...] = ()
     """Hosts of other top-level domains are dropped."""
+
+    @property
+    def subject(self) -> str:
+        """What it looks at, in a word."""
+        return self.measure or self.meta or "host"
 
     def keeps(self, value: float) -> bool:
         """Whether a value of the measure lies within the bounds."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.edits import EDITS
+from pyjpllm.corpus.rules.known import Finding, known
 from pyjpllm.corpus.rules.lists import load_list, load_lists
 from pyjpllm.corpus.rules.measures import LIST_MEASURES, PARTS_OF_SPEECH, Meter, cost_class
 from pyjpllm.corpus.rules.presets import Preset, Rule
@@ -17,25 +17,6 @@ from pyjpllm.errors import UserError
 
 EMPTIED = "emptied"
 """The reason of a document of which a preset's edits leave nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one rule says of one document."""
-
-    rule: Rule
-    value: float | None
-    """What was measured; None for a rule of hosts."""
-    kept: bool
-
-
-def host_of(document: Document) -> str:
-    """The host of the document's `url`, in small letters; empty when it has none that can be read."""
-    url = document.meta.get("url")
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".") if isinstance(url, str) else ""
-    except ValueError:  # a bracket that is no IPv6 address
-        return ""
 
 
 def lists_of(preset: Preset, replaced: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -70,8 +51,9 @@ def _leave_out(rules: Sequence[Rule]) -> str:
 class RulesStage:
     """Keeps the documents that every rule keeps; the verdict names the first rule that does not.
 
-    Rules are judged by what they cost: those that look at characters alone, of n-grams and compression, of words; in
-    each of these classes in the order of the preset. A document that is dropped is measured no further.
+    Rules are judged by what they cost: those of hosts and of numbers in the meta, those that look at characters alone,
+    of n-grams and compression, of words; in each of these classes in the order of the preset. A document that is
+    dropped is measured no further.
     """
 
     def __init__(
@@ -101,9 +83,9 @@ class RulesStage:
             (rules, None if cost < 0 else self._meter(rules, stop_words)) for cost, rules in sorted(classes.items())
         ]
         self.limits: dict[str, Limits] = {
-            rule.measure: (rule.at_least, rule.at_most if rule.below is None else rule.below)
+            rule.subject: (rule.at_least, rule.at_most if rule.below is None else rule.below)
             for rule in preset.rule
-            if rule.measure is not None
+            if rule.measure is not None or rule.meta is not None
         }
 
     def _meter(self, rules: Sequence[Rule], stop_words: Sequence[str]) -> Meter:
@@ -134,8 +116,9 @@ class RulesStage:
         findings: list[Finding] = []
         for rules, meter in self._steps:
             if meter is None:
-                host = host_of(document)
-                findings += [Finding(rule, None, not host or rule.keeps_host(host)) for rule in rules]
+                found = [known(rule, document) for rule in rules]
+                measures |= {f.rule.meta: f.value for f in found if f.rule.meta is not None and f.value is not None}
+                findings += found
             else:
                 measures |= meter(document.text)
                 for rule in rules:
