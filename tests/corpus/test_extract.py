@@ -43,6 +43,26 @@ def test_what_is_taken(extract: Extract, tmp_path: Path) -> None:
         assert text_of(tmp_path, PAGE, extract) == document
 
 
+def test_lone_characters_between_tags_stay(tmp_path: Path) -> None:
+    # Resiliparse 2.0.1 leaves these out of the main content.
+    alone = [
+        *map(chr, range(0x3041, 0x3097)),
+        *map(chr, range(0x30A1, 0x30FB)),
+        *"、。「」々〆ー※…○▲①一日鬱龥㐂豈Ａ１ｱ€ก",
+    ]
+    inside = "".join(f"<a href='/'>東京</a>{c}<b>{c}</b>\n{c} <i>a</i>" for c in alone)
+    whole = (
+        f"<html><head><title>の</title></head><body><main><p>{inside}</p><p><b>&#12354;</b>る</p></main></body></html>"
+    )
+    document = text_of(tmp_path, whole, "main")
+    assert "".join(document.text.split()) == "".join(f"東京{c}{c}{c}a" for c in alone) + "ある"
+    assert document.text == text_of(tmp_path, whole, "all").text
+    assert document.meta["title"] == "の"
+    # What icons are stays out.
+    icon = "<main><p>文章の<b>\ue001</b><b>&#xE002;</b><i>→</i><i>❱</i><i>★</i>中</p></main>"
+    assert text_of(tmp_path, icon, "main").text == "文章の中"
+
+
 # Of 21 characters 8 stand in links; white space, scripts and anchors without a target count for nothing.
 LINKED = """<html lang="ja"><body><main><p>文章の <a href="/a">中の<b>リンク</b>
 </a>です。</p>

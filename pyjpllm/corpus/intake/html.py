@@ -31,6 +31,13 @@ _FLAT = re.compile(
     "tfoot|colgroup|optgroup|rt|rp|html|head|body)",
     re.IGNORECASE,
 )
+# Resiliparse takes a text of one character of three bytes for the icon of a font and leaves it out of the main content:
+# every kana and kanji that stands alone between two tags. A noncharacter behind it keeps it. What icons are stays out:
+# characters for private use, and arrows, dingbats and the like, which alone between tags are those of a navigation.
+_BLANK = r"[ \t\n\r\f]*"
+_NO_ICON = r"[\u0800-\u218f\u2200-\u22ff\u2400-\u25ff\u2c00-\ud7ff\uf900-\uffef]"
+_LONE = re.compile(rf"(>{_BLANK}(?:{_NO_ICON}|&#(?![xX][eEfF])\w{{4,6}};))(?={_BLANK}<)")
+_BESIDE = "\ufdd0"
 # A page wrongly said to be HTML, such as an image: this share of what is read as text is no character.
 _MAX_BROKEN = 0.1
 _DIGITS = 6  # of a number in the meta
@@ -101,9 +108,9 @@ def check_extract(extract: Extract) -> None:
 def _extracted(html: str, meta: dict[str, Any], extraction: Extraction) -> str:
     from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(html)
+    tree = HTMLTree.parse(_LONE.sub(rf"\1{_BESIDE}", html) if extraction.extract == "main" else html)
     if tree.title:
-        meta["title"] = encodable(str(tree.title))
+        meta["title"] = encodable(str(tree.title).replace(_BESIDE, ""))
     root = tree.document.query_selector("html") if tree.document is not None else None
     language = root.getattr("lang") if root is not None else None
     if language:
@@ -125,11 +132,10 @@ def _plain_text(tree: Any, main: bool, skip: list[str] | None = None) -> str:
     content is told by its names and place, not by the text in it, so the rest stays the same."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    return str(
-        extract_plain_text(
-            tree, preserve_formatting=True, main_content=main, list_bullets=False, alt_texts=False, skip_elements=skip
-        )
+    text: str = extract_plain_text(
+        tree, preserve_formatting=True, main_content=main, list_bullets=False, alt_texts=False, skip_elements=skip
     )
+    return text.replace(_BESIDE, "")
 
 
 def _by_trafilatura(html: str, links: bool) -> tuple[str, float | None]:
