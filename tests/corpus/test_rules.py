@@ -348,6 +348,38 @@ def test_the_links_of_pages_are_measured_where_a_rule_asks() -> None:
     assert asked(preset="uzushio", without=["links"]) == asked(preset="swallow-v1") == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("meta", "is_kept", "seen"),
+    [
+        ({"html_lang": "ja"}, True, "lang ja"),
+        ({"html_lang": "JA-jp", "title": "Home"}, True, "lang JA-jp"),
+        ({"html_lang": " ja_JP "}, True, "lang ja_JP"),
+        ({"html_lang": "jam"}, False, "lang jam"),  # Jamaican Creole
+        ({"html_lang": "en", "title": "会社のページ"}, True, "kana in title"),
+        ({"html_lang": "en-US", "title": "ホーム"}, True, "kana in title"),
+        ({"html_lang": "en", "title": "ﾎｰﾑ"}, True, "kana in title"),
+        ({"html_lang": "zh", "title": "公司概要"}, False, "lang zh"),
+        ({"html_lang": "en"}, False, "lang en"),
+        ({"title": "公文書館", "encoding": "cp932"}, True, "kanji in title"),
+        ({"title": "Home", "encoding": "utf-8"}, False, "no kanji or kana in title"),
+        ({"title": "Москва", "encoding": "utf-8"}, False, "no kanji or kana in title"),
+        ({"title": "Python"}, True, "no page"),  # of an article from somewhere else than a page
+        ({"encoding": "utf-8"}, True, "no page"),
+        ({"html_lang": 3, "title": ["x"], "encoding": "utf-8"}, True, "no page"),
+        ({"html_lang": "", "title": "a"}, True, "no page"),
+        ({}, True, "no page"),
+    ],
+)
+def test_pages_in_japanese(meta: dict[str, object], is_kept: bool, seen: str) -> None:
+    judge = stage("swallow-v1")
+    document = Document("短い文。", meta)
+    _, findings, _ = judge.judge(document)
+    assert (findings[0].rule.name, findings[0].kept, findings[0].seen) == ("page_language", is_kept, seen)
+    (verdict,) = judge([document])
+    assert verdict.reason == ("letters" if is_kept else "page_language")
+    assert bool(verdict.measures) == is_kept, "a page in another language is not measured"
+
+
 def test_hosts_of_a_file(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.txt"
     hosts.write_text("bad.example\n", encoding="utf-8")
@@ -374,6 +406,7 @@ def test_bounds_and_lists_can_be_changed_one_by_one(tmp_path: Path) -> None:
         ({"without": ["hiragna"]}, "no rule 'hiragna'; did you mean 'hiragana'"),
         ({"override": {"letters": {"at_most": 3}}}, "rule letters .* has no bound 'at_most'"),
         ({"preset": "ccnet", "compatible": True}, "ccnet has no compatible mode"),
+        ({"override": {"page_language": {"at_most": 3}}}, "rule page_language .* has no bound 'at_most'"),
         ({"lists": {"ng": ["adlt"]}}, "no word list 'adlt'"),
         ({"blocked_hosts": "/nowhere/hosts"}, "/nowhere/hosts: the word list cannot be read"),
     ],

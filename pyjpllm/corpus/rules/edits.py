@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pyjpllm import _text
 from pyjpllm.corpus.rules.lists import load_list
 
-_KANA = re.compile("[\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
+KANA = re.compile("[\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
 _URL = re.compile(r"https?://[\w/:%#$&?()~.=+\-]+")
 _ASCII_RUN = re.compile(r"[\x00-\x7f]{100,}")
 _BEFORE_MARK = "[）」』］〕】〉》\u3041-\u3096\u30a1-\u30fa々〇〻\u3400-\u9fff\uf900-\ufaff]"
@@ -26,7 +26,7 @@ def japanese_lines(text: str) -> str:
 
     What is left is joined without newlines, as there.
     """
-    lines = [line for line in text.split("\n") if _KANA.search(line)]
+    lines = [line for line in text.split("\n") if KANA.search(line)]
     return "".join(_ASCII_RUN.sub("", _URL.sub("", line)) for line in lines)
 
 

@@ -21,8 +21,8 @@ BOUNDS = ("at_least", "at_most", "below")
 
 
 class Rule(BaseModel):
-    """Keeps a document whose measure, or number in the meta, lies within the bounds, or whose host may be kept; one
-    without a host, or without that number, is kept."""
+    """Keeps a document whose measure, or number in the meta, lies within the bounds, or whose host or page's
+    language may be kept; one of which nothing of the kind is known is kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +35,8 @@ class Rule(BaseModel):
     at_least: float | None = None
     at_most: float | None = None
     below: float | None = None
+    japanese_page: bool = False
+    """Pages that are not in Japanese by their `<html lang>` and title are dropped."""
     not_hosts: tuple[str, ...] = ()
     """These hosts are dropped, and all below them (`wikipedia.org` is also `ja.wikipedia.org`)."""
     top_level_domains: tuple[str, ...] = ()
@@ -43,7 +45,7 @@ class Rule(BaseModel):
     @property
     def subject(self) -> str:
         """What it looks at, in a word."""
-        return self.measure or self.meta or "host"
+        return self.measure or self.meta or ("page's language" if self.japanese_page else "host")
 
     def keeps(self, value: float) -> bool:
         """Whether a value of the measure lies within the bounds."""
@@ -64,6 +66,8 @@ class Rule(BaseModel):
         """The bounds in words, as in `>= 20, <= 90`."""
         signs = {"at_least": ">=", "at_most": "<=", "below": "<"}
         said = [f"{signs[name]} {getattr(self, name):g}" for name in BOUNDS if getattr(self, name) is not None]
+        if self.japanese_page:
+            said.append("lang ja, or kana in the title; without a lang also kanji")
         if self.top_level_domains:
             said.append(f"top-level domain {', '.join(self.top_level_domains)}")
         if self.not_hosts:

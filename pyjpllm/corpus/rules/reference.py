@@ -25,7 +25,9 @@ def reference() -> str:
             parts.append("Not done by these rules: " + "; ".join(preset.not_done) + ".\n")
         rows = ["| rule | measure | kept if |", "|---|---|---|"]
         for rule in preset.rule:
-            measure = f"`{rule.measure}`" if rule.measure else f"`{rule.meta}` of the meta" if rule.meta else "host"
+            measure = (
+                f"`{rule.measure}`" if rule.measure else f"`{rule.meta}` of the meta" if rule.meta else rule.subject
+            )
             if rule.compatible:
                 measure += f", or `{rule.compatible}` with `compatible`"
             rows.append(f"| `{rule.name}` | {measure} | {rule.bounds()} |")
