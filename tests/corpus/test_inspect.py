@@ -69,6 +69,23 @@ def test_what_a_rule_of_the_meta_has_seen(tmp_path: Path, capsys: pytest.Capture
     }  # fmt: skip
 
 
+def test_what_the_edits_of_a_preset_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edited.jsonl"
+    lines = ["残る文はここにある。\nmenu", "menu"]
+    path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in lines), encoding="utf-8")
+    words = ["corpus", "inspect", str(path), "--preset", "nwjc"]
+    assert run([*words, "--html", str(tmp_path / "page.html")]) == 0
+    out = capsys.readouterr().out
+    assert "document 0: kept, 10 of 15 characters after the edits of the preset\n" in out
+    assert "document 1: dropped, emptied by the edits of the preset\n" in out
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h2>Kept: 1</h2>" in text
+    assert "<h2>Dropped: 1</h2>" in text
+    assert run([*words, "--index", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kept"], found["reason"], found["characters_before_edits"]) == (False, "emptied", 4)
+
+
 def test_json_of_one_document(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["corpus", "inspect", str(corpus), "--preset", "hojichar", "--index", "1", "--json"]
     assert run(words) == 0

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.rules import EditConfig, RulesConfig, RulesStage, load_preset, preset_names
-from pyjpllm.corpus.rules.edits import EDITS, is_prose, japanese_lines, swallow_punctuation
+from pyjpllm.corpus.rules.edits import EDITS, is_prose, japanese_lines, sentences, swallow_punctuation
 from pyjpllm.corpus.rules.known import host_of
 from pyjpllm.corpus.rules.measures import Meter, cost_class, lz4_ratio, zlib_ratio
 from pyjpllm.corpus.rules.presets import BOUNDS
@@ -504,6 +504,41 @@ def test_prose_lines(line: str, prose: bool) -> None:
     assert is_prose(line) is prose
     other = "この行はいつも文章である。"
     assert EDITS["prose-lines"]()(f"{line}\n\n{other}\n") == (f"{line}\n{other}" if prose else other)
+
+
+@pytest.mark.parametrize(
+    ("kept_one", "dropped_one"),
+    [
+        ("漢字がある。", "漢字ある。"),  # 6 characters
+        ("あ" * 1022 + "。", "あ" * 1023 + "。"),
+        ("ひ" + "漢" * 18 + "。", "ひ" + "漢" * 19 + "。"),  # 5% hiragana
+        ("あ" * 7 + "abc", "あ" * 6 + "abc"),  # 70% Japanese
+    ],
+)
+def test_sentences_at_the_thresholds_of_nwjc(kept_one: str, dropped_one: str) -> None:
+    edit = EDITS["nwjc-sentences"]()
+    assert edit(kept_one) == kept_one
+    assert edit(dropped_one) == ""
+    judge = stage("nwjc")
+    assert judge([Document(kept_one)])[0].reason is None
+    assert judge([Document(dropped_one)])[0].reason == "emptied"
+
+
+@given(texts)
+def test_sentences_are_the_line(text: str) -> None:
+    assert "".join(sentences(text)) == text
+    assert all(sentences(text))
+
+
+def test_sentences_of_nwjc() -> None:
+    assert list(sentences("一。「二。」と三！？（四。）")) == ["一。", "「二。」と三！？", "（四。）"]
+    edit = EDITS["nwjc-sentences"]()
+    text = "これは文である。x = 1; y = 2!「はい、そうです。」と言った。\n\n見出し\n　次の文は残る？！ OK.\n"
+    assert edit(text) == "これは文である。「はい、そうです。」と言った。\n次の文は残る？！"
+    assert edit(edit(text)) == edit(text)
+    assert edit("") == edit("。。。\n！」\n") == ""
+    (verdict,) = stage("nwjc")([Document(text, {"id": 1})])
+    assert (verdict.reason, verdict.document.text, verdict.document.meta) == (None, edit(text), {"id": 1})
 
 
 def test_the_tables_in_the_docs_are_current() -> None:

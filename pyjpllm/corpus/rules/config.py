@@ -13,7 +13,7 @@ from pyjpllm.corpus.rules.stage import EditStage, RulesStage
 from pyjpllm.corpus.stage_config import StageConfig
 
 Bound = Literal["at_least", "at_most", "below"]
-Edit = Literal["footer", "japanese-lines", "prose-lines", "swallow-punctuation"]
+Edit = Literal["footer", "japanese-lines", "nwjc-sentences", "prose-lines", "swallow-punctuation"]
 
 
 class RulesConfig(StageConfig):
@@ -22,7 +22,7 @@ class RulesConfig(StageConfig):
     kind: Literal["rules"]
     preset: str
     """Whose rules: `jpllm` (our own), `swallow-v1`, `hojichar`, `llm-jp-v1`, `llm-jp-v1-strict`, `fineweb2-ja`,
-    `uzushio`, `uzushio-strict`, `ccnet`."""
+    `uzushio`, `uzushio-strict`, `ccnet`, `nwjc`."""
     compatible: bool = False
     """`swallow-v1`: duplicate n-grams by types, as its code counts, in place of by occurrence, as its README says."""
     without: list[str] = Field(default_factory=list)
@@ -67,8 +67,9 @@ class EditConfig(StageConfig):
     edits: Annotated[list[Edit], Field(min_length=1)]
     """In this order. `footer` cuts the text at the first of its last ten lines that is footer words by more than 30%,
     `swallow-punctuation` makes `、。` of `，．` where the text uses those more, `prose-lines` leaves only lines of at
-    least ten characters that have hiragana and are Japanese letters by at least 30%, `japanese-lines` leaves out lines
-    without kana, addresses and long runs of ASCII, and joins the rest (llm-jp)."""
+    least ten characters that have hiragana and are Japanese letters by at least 30%, `nwjc-sentences` leaves only
+    sentences of 6 to 1023 characters with 5% hiragana and 70% Japanese letters (NWJC), `japanese-lines` leaves out
+    lines without kana, addresses and long runs of ASCII, and joins the rest (llm-jp)."""
 
     def build(self) -> EditStage:
         """The stage."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pyjpllm import _text
 from pyjpllm.corpus.rules.lists import load_list
@@ -15,6 +15,11 @@ _BEFORE_MARK = "[）」』］〕】〉》\u3041-\u3096\u30a1-\u30fa々〇〻\u34
 _JAPANESE_MARKS = str.maketrans("，．", "、。")
 _HIRAGANA = re.compile("[\u3041-\u3096]")
 _NOT_JAPANESE = re.compile("[^\u3041-\u3096\u30a1-\u30fa\u30fc\u3005\u4e00-\u9fff]")
+_ENDS = re.compile("[。．！？!?]+")
+_CLOSING = frozenset("」』）〕】》〉”’)]")
+_NWJC_CHARACTERS = (6, 1023)
+_NWJC_HIRAGANA = 0.05
+_NWJC_JAPANESE = 0.7
 _PROSE_CHARACTERS = 10
 _PROSE_SHARE = 0.3
 _FOOTER_LINES = 10
@@ -73,9 +78,43 @@ def footer() -> Callable[[str], str]:
     return cut
 
 
+def sentences(line: str) -> Iterator[str]:
+    """The parts of a line up to marks that no closing bracket follows: a quotation does not end what is around it."""
+    start = 0
+    for marks in _ENDS.finditer(line):
+        end = marks.end()
+        if line[end : end + 1] not in _CLOSING:
+            yield line[start:end]
+            start = end
+    if start < len(line):
+        yield line[start:]
+
+
+def nwjc_sentences() -> Callable[[str], str]:
+    """Leaves the sentences that the NINJAL Web Japanese Corpus takes: of 6 to 1023 characters without the white space
+    around them, at least 5% hiragana and at least 70% Japanese, as the measures of these names count. Lines without
+    such a sentence are left out."""
+    measures = _text.Measures(["characters", "hiragana_fraction", "japanese_fraction"], [])
+
+    def taken(sentence: str) -> bool:
+        characters, hiragana, japanese = measures.measure(sentence.strip(), None)
+        return (
+            _NWJC_CHARACTERS[0] <= characters <= _NWJC_CHARACTERS[1]
+            and hiragana >= _NWJC_HIRAGANA
+            and japanese >= _NWJC_JAPANESE
+        )
+
+    def cut(text: str) -> str:
+        lines = ("".join(filter(taken, sentences(line))).strip() for line in text.split("\n"))
+        return "\n".join(line for line in lines if line)
+
+    return cut
+
+
 EDITS: dict[str, Callable[[], Callable[[str], str]]] = {
     "footer": footer,
     "japanese-lines": lambda: japanese_lines,
+    "nwjc-sentences": nwjc_sentences,
     "prose-lines": lambda: prose_lines,
     "swallow-punctuation": lambda: swallow_punctuation,
 }

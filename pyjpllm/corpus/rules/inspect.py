@@ -11,7 +11,7 @@ from typing import Any
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.highlight import Range, highlight
 from pyjpllm.corpus.rules.known import Finding
-from pyjpllm.corpus.rules.stage import RulesStage
+from pyjpllm.corpus.rules.stage import EMPTIED, RulesStage
 from pyjpllm.errors import UserError
 
 
@@ -25,18 +25,30 @@ class Inspected:
     measures: dict[str, float]
     ranges: list[Range]
     """Characters of the text that the first rule against it has counted."""
+    before: int
+    """Characters of the text before the preset's edits."""
+    emptied: bool
+    """Whether the rules keep it and the edits leave nothing."""
 
     @property
     def reason(self) -> Finding | None:
-        """The first rule that drops the document; None: kept."""
+        """The first rule that drops the document; None: the rules keep it."""
         return next((finding for finding in self.findings if not finding.kept), None)
+
+    @property
+    def against(self) -> str | None:
+        """The name of what drops the document: a rule, or the edits that leave nothing; None: kept."""
+        reason = self.reason
+        return reason.rule.name if reason is not None else EMPTIED if self.emptied else None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "index": self.index,
-            "kept": self.reason is None,
-            "reason": None if self.reason is None else self.reason.rule.name,
+            "kept": self.against is None,
+            "reason": self.against,
+            "characters": len(self.document.text),
+            "characters_before_edits": self.before,
             "rules": [
                 {
                     "rule": f.rule.name,
@@ -80,7 +92,8 @@ def inspect(stage: RulesStage, index: int, document: Document) -> Inspected:
     ranges: list[Range] = []
     if reason is not None and reason.rule.measure is not None:
         ranges = highlight(reason.rule.measure, changed.text, lists=stage.words, words=stage.words_of(changed.text))
-    return Inspected(index, changed, findings, measures, ranges)
+    emptied = reason is None and stage.empties(changed)
+    return Inspected(index, changed, findings, measures, ranges, len(document.text), emptied)
 
 
 def number(value: float) -> str:
@@ -93,10 +106,21 @@ def shown(finding: Finding) -> str:
     return finding.seen if finding.value is None else number(finding.value)
 
 
+def decision(one: Inspected) -> str:
+    """The decision in words, with what the preset's edits have left of the text."""
+    if one.emptied:
+        return f"dropped, {EMPTIED} by the edits of the preset"
+    if one.against is not None:
+        return f"dropped by {one.against}"
+    left = len(one.document.text)
+    return (
+        "kept" if left == one.before else f"kept, {left:,} of {one.before:,} characters after the edits of the preset"
+    )
+
+
 def lines(one: Inspected) -> list[str]:
     """The document for a terminal: the decision, then a line a rule."""
-    reason = one.reason
-    head = f"document {one.index}: " + ("kept" if reason is None else f"dropped by {reason.rule.name}")
+    head = f"document {one.index}: {decision(one)}"
     width = max((len(f.rule.name) for f in one.findings), default=0)
     out = [head]
     for finding in one.findings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pyjpllm.corpus.rules.inspect import Inspected, shown
+from pyjpllm.corpus.rules.inspect import Inspected, decision, shown
 from pyjpllm.corpus.rules.known import Finding
 from pyjpllm.corpus.rules.presets import Preset
 
@@ -61,14 +61,13 @@ def _row(finding: Finding) -> str:
 def _article(one: Inspected) -> str:
     reason = one.reason
     text = one.document.text
-    decision = "kept" if reason is None else f"dropped by {reason.rule.name}"
     name = next((str(one.document.meta[key]) for key in ("url", "title", "id") if key in one.document.meta), "")
     marks = f", {len(one.ranges):,} marked" if one.ranges else ""
     more = f", the first {SHOWN:,} shown" if len(text) > SHOWN else ""
     rows = "".join(map(_row, one.findings))
-    kind = "kept" if reason is None else "dropped"
+    kind = "kept" if one.against is None else "dropped"
     return (
-        f'<article class="{kind}" id="document-{one.index}"><h3><b>{escape(decision)}</b> '
+        f'<article class="{kind}" id="document-{one.index}"><h3><b>{escape(decision(one))}</b> '
         f"document {one.index} {escape(name)}</h3>"
         f'<div class="text" lang="ja">{marked(text, one.ranges)}</div>'
         f'<div class="soft">{len(text):,} characters{marks}{more}</div>'
@@ -82,7 +81,7 @@ def page(preset: Preset, source: str, inspected: Sequence[Inspected]) -> str:
     """The whole page."""
     sides = []
     for title, keep in (("Kept", True), ("Dropped", False)):
-        chosen = [one for one in inspected if (one.reason is None) is keep]
+        chosen = [one for one in inspected if (one.against is None) is keep]
         body = "".join(map(_article, chosen)) or '<p class="soft">none</p>'
         sides.append(f'<section id="{title.lower()}"><h2>{title}: {len(chosen):,}</h2>{body}</section>')
     head = escape(f"{source} by {preset.name}")

@@ -31,7 +31,8 @@ def reference() -> str:
             if rule.compatible:
                 measure += f", or `{rule.compatible}` with `compatible`"
             rows.append(f"| `{rule.name}` | {measure} | {rule.bounds()} |")
-        parts.append("\n".join(rows) + "\n")
+        if preset.rule:
+            parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
 
 

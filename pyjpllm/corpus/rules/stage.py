@@ -98,10 +98,14 @@ class RulesStage:
         for document in documents:
             changed, findings, measures = self._judge(document, whole=self._all_measures)
             reason = next((finding.rule.name for finding in findings if not finding.kept), None)
-            if reason is None and self._edits and not changed.text.strip():
+            if reason is None and self.empties(changed):
                 reason = EMPTIED
             verdicts.append(Verdict(changed, reason, measures))
         return verdicts
+
+    def empties(self, changed: Document) -> bool:
+        """Whether the preset's edits have left nothing of a document that its rules keep."""
+        return bool(self._edits) and not changed.text.strip()
 
     def words_of(self, text: str) -> list[tuple[int, int, int]] | None:
         """The words that rules are measured with, as a segmenter gives them; None: those of the scripts."""
