@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from pyjpllm.corpus.quality.labels import Example
+
+    Counted = tuple[list[Example], dict[str, int]]
 
 app = typer.Typer(
     help="Classifiers of documents by labels, such as an educational value: linear on character n-grams.",
@@ -20,7 +23,9 @@ app = typer.Typer(
 
 Labelled = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="LABELS...", help="Documents whose meta have a label.", show_default=False),
+    typer.Argument(
+        metavar="LABELS...", help="Documents whose meta have a label, or that have one in --labels.", show_default=False
+    ),
 ]
 Positive = Annotated[
     list[Path] | None,
@@ -30,6 +35,18 @@ Negative = Annotated[
     list[Path] | None,
     typer.Option("--negative", help="The other documents. Can be given again.", show_default=False),
 ]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="JSON Lines, CSV or Parquet with the labels of LABELS.", show_default=False
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="FIELD", help="Of --labels and the meta, what joins them.", show_default="id, or url"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -37,7 +54,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 def train(
     out: Annotated[Path, typer.Option("--out", help="The model's file.", show_default=False)],
     labelled: Labelled = None,
-    field: Annotated[str, typer.Option("--label", metavar="FIELD", help="The label's field in the meta.")] = "label",
+    field: Annotated[str, typer.Option("--label", metavar="FIELD", help="The label's field.")] = "label",
+    labels: LabelsFile = None,
+    key: Key = None,
     positive: Positive = None,
     negative: Negative = None,
     good: Annotated[
@@ -59,10 +78,11 @@ def train(
     from pyjpllm.corpus.quality import Settings, train_classifier
 
     settings = Settings(longest, bits, characters, epochs, rate, held_out, seed)
-    examples = _examples(labelled, field, positive, negative, characters)
+    examples, joined = _examples(labelled, field, (labels, key), positive, negative, characters)
     classifier = train_classifier(
         examples, settings, good=good, field=field, progress=lambda line: typer.echo(f"corpus: {line}", err=True)
     )
+    classifier = replace(classifier, report={**classifier.report, **joined})
     classifier.save(out)
     report = dict(classifier.report)
     typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(_trained(out, report)))
@@ -78,6 +98,8 @@ def evaluate(
             "--label", metavar="FIELD", help="The label's field; by default as in training.", show_default=False
         ),
     ] = None,
+    labels: LabelsFile = None,
+    key: Key = None,
     positive: Positive = None,
     negative: Negative = None,
     as_json: AsJson = False,
@@ -91,12 +113,13 @@ def evaluate(
 
     classifier = load_classifier(model)
     known = classifier.report["field"]
-    examples = _examples(labelled, field or known, positive, negative, classifier.characters)
+    examples, joined = _examples(labelled, field or known, (labels, key), positive, negative, classifier.characters)
     if not examples:
         raise UserError("no document to evaluate on")
     values = classifier.values()
     report = {
         "documents": len(examples),
+        **joined,
         "good": classifier.good,
         **judge(classifier, examples),
         "thresholds": metrics.by_threshold(
@@ -112,20 +135,37 @@ def evaluate(
 def _examples(
     labelled: list[Path] | None,
     field: str,
+    beside: tuple[Path | None, str | None],
     positive: list[Path] | None,
     negative: list[Path] | None,
     characters: int,
-) -> list[Example]:
+) -> Counted:
+    """The labelled documents, and what was counted where the labels stand ``beside`` them, in a file by a key."""
+    from pyjpllm.corpus.quality.label_file import read_joined, read_label_file
     from pyjpllm.corpus.quality.labels import read_labelled, read_two_sets
     from pyjpllm.errors import UserError
 
     if labelled and (positive or negative):
         raise UserError("LABELS and --positive, --negative are two ways to label documents: give one")
+    labels, key = beside
+    if labels is None and key is not None:
+        raise UserError("--key joins documents with --labels: name that file as well")
+    if labels is not None:
+        if not labelled:
+            raise UserError("--labels has no text: give the documents too, as LABELS")
+        joined = read_joined(labelled, read_label_file(labels, field, key), characters)
+        counts = joined.counts()
+        typer.echo(
+            f"corpus: {labels}: labels of {counts['documents_with_label']:,} documents; without a label, left out: "
+            f"{counts['documents_without_label']:,}; labels without a document: {counts['labels_without_document']:,}",
+            err=True,
+        )
+        return joined.examples, counts
     if labelled:
-        return read_labelled(labelled, field, characters)
+        return read_labelled(labelled, field, characters), {}
     if not positive or not negative:
         raise UserError("no labelled documents: give files whose meta have a label, or both --positive and --negative")
-    return read_two_sets(positive, negative, characters)
+    return read_two_sets(positive, negative, characters), {}
 
 
 _NAMES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,20 +37,27 @@ def read_labelled(paths: Sequence[_Path], field: str, characters: int) -> list[E
     Labels are numbers or names. Raises UserError for a document without one, and for labels of two kinds.
     """
     examples: list[Example] = []
-    for where, text, meta in _documents(paths, characters):
+    for where, text, meta in read_with_places(paths, characters):
         if field not in meta:
             raise UserError(f"{where}: no label {field!r} in its meta{did_you_mean(field, map(str, meta))}")
-        label = meta[field]
-        if isinstance(label, bool) or not isinstance(label, int | float | str):
-            shown = str(label)[:40]
-            raise UserError(f"{where}: the label {field} = {shown}: must be a number or a name")
-        if examples and isinstance(label, str) != isinstance(examples[0].label, str):
-            raise UserError(
-                f"{where}: the label {field} = {label!r}, where others have {examples[0].label!r}: "
-                "labels must be all numbers or all names"
-            )
+        label = checked_label(meta[field], field, where, examples[0].label if examples else None)
         examples.append(Example(text, label))
     return examples
+
+
+def checked_label(label: object, field: str, where: str, first: Label | None) -> Label:
+    """A label of the same kind as the ``first`` one. Raises UserError for what is none."""
+    if isinstance(label, bool) or not isinstance(label, int | float | str) or label == "":
+        shown = str(label)[:40] or "''"
+        raise UserError(f"{where}: the label {field} = {shown}: must be a number or a name")
+    if isinstance(label, float) and not math.isfinite(label):
+        raise UserError(f"{where}: the label {field} = {label}: is no number")
+    if first is not None and isinstance(label, str) != isinstance(first, str):
+        raise UserError(
+            f"{where}: the label {field} = {label!r}, where others have {first!r}: "
+            "labels must be all numbers or all names"
+        )
+    return label
 
 
 def read_two_sets(positive: Sequence[_Path], negative: Sequence[_Path], characters: int) -> list[Example]:
@@ -57,11 +65,11 @@ def read_two_sets(positive: Sequence[_Path], negative: Sequence[_Path], characte
     return [
         Example(text, label)
         for label, paths in ((NEGATIVE, negative), (POSITIVE, positive))
-        for _, text, _ in _documents(paths, characters)
+        for _, text, _ in read_with_places(paths, characters)
     ]
 
 
-def _documents(paths: Sequence[_Path], characters: int) -> Iterator[tuple[str, str, dict[str, object]]]:
+def read_with_places(paths: Sequence[_Path], characters: int) -> Iterator[tuple[str, str, dict[str, object]]]:
     """(where, the beginning of the text, meta) of every document."""
     for path in expand_inputs(paths):
         for number, document in enumerate(read_file(path), 1):
