@@ -49,7 +49,7 @@ def build(
     from pyjpllm.corpus.build import build_corpus
     from pyjpllm.corpus.config import load_corpus_config, stage_name
     from pyjpllm.corpus.intake.html import check_extract
-    from pyjpllm.corpus.report import show
+    from pyjpllm.corpus.report import counted, show
 
     pipeline = load_corpus_config(config)
     for stage in pipeline.stages:
@@ -63,7 +63,7 @@ def build(
         check_extract(pipeline.input.extract)
         files = [*pipeline.input.files(), *pipeline.input.pair_spans()]
         names = ", ".join(stage_name(stage) for stage in pipeline.stages) or "no stage"
-        typer.echo(f"{config}: ready; {len(files):,} files; {names}")
+        typer.echo(f"{config}: ready; {counted(len(files), 'file')}; {names}")
         return
     with exchange() as ranks, _Display(ranks.size) as display:
         report = build_corpus(pipeline, run, tokens=tokens, exchange=ranks, progress=display.say)

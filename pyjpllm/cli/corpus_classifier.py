@@ -75,8 +75,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier, calibrate it, and test it on documents that were held out."""
+    from pyjpllm.cli.outputs import file_to_write
     from pyjpllm.corpus.quality import Settings, train_classifier
 
+    file_to_write("--out", out)
     settings = Settings(longest, bits, characters, epochs, rate, held_out, seed)
     examples, joined = _examples(labelled, field, (labels, key), positive, negative, characters)
     classifier = train_classifier(
@@ -143,6 +145,7 @@ def _examples(
     """The labelled documents, and what was counted where the labels stand ``beside`` them, in a file by a key."""
     from pyjpllm.corpus.quality.label_file import read_joined, read_label_file
     from pyjpllm.corpus.quality.labels import read_labelled, read_two_sets
+    from pyjpllm.corpus.report import counted
     from pyjpllm.errors import UserError
 
     if labelled and (positive or negative):
@@ -156,8 +159,9 @@ def _examples(
         joined = read_joined(labelled, read_label_file(labels, field, key), characters)
         counts = joined.counts()
         typer.echo(
-            f"corpus: {labels}: labels of {counts['documents_with_label']:,} documents; without a label, left out: "
-            f"{counts['documents_without_label']:,}; labels without a document: {counts['labels_without_document']:,}",
+            f"corpus: {labels}: labels of {counted(counts['documents_with_label'], 'document')}; "
+            f"without a label, left out: {counts['documents_without_label']:,}; "
+            f"labels without a document: {counts['labels_without_document']:,}",
             err=True,
         )
         return joined.examples, counts
@@ -197,10 +201,12 @@ def _trained(out: Path, report: dict[str, Any]) -> list[str]:
 
 
 def _evaluated(report: dict[str, Any]) -> list[str]:
+    from pyjpllm.corpus.report import counted
+
     shown = ", ".join(f"{_NAMES[name]} {_number(report[name])}" for name in _NAMES if name in report)
     good = report["good"]
     lines = [
-        f"{report['documents']:,} documents: {shown}",
+        f"{counted(report['documents'], 'document')}: {shown}",
         "",
         f"good: {good}" if isinstance(good, str) else f"good: {good} and more",
         f"{'score from':>10}{'kept':>9}{'precision':>11}{'recall':>9}{'F1':>9}",

@@ -30,6 +30,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a document.")] = False,
 ) -> None:
     """Show what each rule of a preset measured in documents, and decided."""
+    from pyjpllm.cli.outputs import file_to_write
     from pyjpllm.corpus import read_documents
     from pyjpllm.corpus.rules import RulesConfig
     from pyjpllm.corpus.rules.inspect import choose, inspect, lines
@@ -40,6 +41,8 @@ def command(
     kinds = ("preset", "script", "sudachi")
     if words not in kinds:
         raise UserError(f"--words {words}{did_you_mean(words, kinds)}")
+    if html is not None:
+        file_to_write("--html", html)
     values = {"kind": "rules", "preset": preset, "compatible": compatible, "words": words}
     stage = RulesConfig.model_validate(values).build()
     chosen = choose(read_documents(files), index=index, sample=sample, seed=seed)

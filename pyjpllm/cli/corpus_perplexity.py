@@ -34,8 +34,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a language model on text as it should be."""
+    from pyjpllm.cli.outputs import file_to_write
     from pyjpllm.corpus.quality import train_language_model
 
+    file_to_write("--out", out)
     model = train_language_model(
         text,
         order=order,
@@ -66,20 +68,24 @@ def evaluate(
     typer.echo(json.dumps(report, ensure_ascii=False) if as_json else "\n".join(_measured(report)))
 
 
+def _size(report: dict[str, Any]) -> str:
+    from pyjpllm.corpus.report import counted
+
+    return f"{counted(report['documents'], 'document')} of {counted(report['characters'], 'character')}"
+
+
 def _trained(out: Path, report: dict[str, Any]) -> list[str]:
+    from pyjpllm.corpus.report import counted
+
     grams = report["n_grams"]
     lines = [
-        f"{report['documents']:,} documents of {report['characters']:,} characters: {grams['counted']:,} n-grams, "
-        f"{grams['kept']:,} of them in the model",
+        f"{_size(report)}: {counted(grams['counted'], 'n-gram')}, {grams['kept']:,} of them in the model",
         f"model: {out} ({out.stat().st_size / 1e6:.1f} MB)",
     ]
     return [*lines, "", "held out:", *_measured(report["held_out"])] if "held_out" in report else lines
 
 
 def _measured(report: dict[str, Any]) -> list[str]:
-    head = (
-        f"{report['documents']:,} documents of {report['characters']:,} characters: perplexity per character "
-        f"{report['perplexity']:.2f}"
-    )
+    head = f"{_size(report)}: perplexity per character {report['perplexity']:.2f}"
     percentiles = report["percentiles"].items()
     return [head, *(f"{percent:>4}% of the documents have at most {value:.2f}" for percent, value in percentiles)]

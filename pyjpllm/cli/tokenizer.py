@@ -107,6 +107,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a tokenizer on text: sentencepiece with byte fallback and settings for Japanese."""
+    from pyjpllm.cli.outputs import folder_to_write
     from pyjpllm.corpus import expand_inputs, read_documents
     from pyjpllm.data.tokenizer_train import recipe_options, train_tokenizer
 
@@ -124,6 +125,7 @@ def train(
         threads=threads,
     )
     options.check()
+    folder_to_write("--out", out)
     inputs = expand_inputs(files)
     started = time.monotonic()
     with _Display() as display:
@@ -153,10 +155,12 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode text into token files in Megatron's indexed format; each document ends with the token eos."""
+    from pyjpllm.cli.outputs import folder_to_write
     from pyjpllm.data.encode import encode_files
 
     if out.suffix in (".bin", ".idx"):
         raise UserError(f"--out {out}: name the prefix without {out.suffix}: {out.with_suffix('')}")
+    folder_to_write("--out", out, out.parent)
     started = time.monotonic()
     with _Display() as display:
 

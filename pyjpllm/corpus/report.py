@@ -41,7 +41,7 @@ def read_report(run: str | os.PathLike[str]) -> dict[str, Any]:
 def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
     """The report as lines: what came through each stage and what was dropped why; then a histogram of each measure."""
     read, written = report["read"], report["written"]
-    yield f"{report['files']:,} files in {report['shards']:,} shards"
+    yield f"{counted(report['files'], 'file')} in {counted(report['shards'], 'shard')}"
     yield ""
     yield f"{'':<36}{'documents':>14}{'of all':>8}{'characters':>17}{'of all':>8}{'seconds':>11}{'documents/s':>13}"
     yield _row("read", read, read, _speed(report, "read", read))
@@ -50,11 +50,11 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
         for reason, tally in sorted(stage["dropped"].items(), key=lambda entry: -entry[1]["documents"]):
             yield _row(f"  - {reason}", tally, read, "")
         if stage["changed"]:
-            yield f"    ({stage['changed']:,} documents changed)"
+            yield f"    ({counted(stage['changed'], 'document')} changed)"
     yield _row("written", written, read, _speed(report, "write", written))
     if "tokens" in report:
         tokens = report["tokens"]
-        yield f"{tokens['tokens']:,} tokens, {tokens['characters_per_token']:.2f} characters a token"
+        yield f"{counted(tokens['tokens'], 'token')}, {tokens['characters_per_token']:.2f} characters a token"
     seconds = sum(report["seconds"].values())
     if seconds:
         speed = read["documents"] / seconds
@@ -73,6 +73,11 @@ def show(report: Mapping[str, Any], *, measures: bool = True) -> Iterator[str]:
             if missing and stage["read"]["documents"]:
                 yield ""
                 yield f"{stage['name']}: of no document: {', '.join(missing)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, as in `1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _speed(report: Mapping[str, Any], name: str, came: Mapping[str, int]) -> str:
@@ -94,7 +99,7 @@ def _histogram(title: str, histogram: Histogram, limits: Sequence[float | None])
     values = sorted((float(value), count) for value, count in histogram.items())
     total = sum(count for _, count in values)
     edges = _edges(values)
-    yield f"{title} ({total:,} documents)"
+    yield f"{title} ({counted(total, 'document')})"
     counts = [0] * (len(edges) - 1)
     place = 0
     for value, count in values:

@@ -154,7 +154,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_build_and_stats(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["corpus", "build", "c.toml", "--run", "r", "--check"]) == 0
-    assert "ready; 1 files; normalize, language" in capsys.readouterr().out
+    assert "ready; 1 file; normalize, language" in capsys.readouterr().out
     assert not (project / "r").exists()
     assert run(["corpus", "build", "c.toml", "--run", "r"]) == 0
     out = capsys.readouterr().out

@@ -117,7 +117,7 @@ def test_links_are_measured_for_a_pipeline_that_judges_them(
     pages, lines = '[input]\npaths = ["a.html"]\n', '[input]\npaths = ["b.jsonl"]\n'
     for number, (text, dropped, said) in enumerate(
         [
-            (pages + rules, {"links"}, "rules: link_fraction (1 documents)"),
+            (pages + rules, {"links"}, "rules: link_fraction (1 document)"),
             (lines + rules, set(), "rules: of no document: link_fraction"),
             (pages, set(), None),
         ]
