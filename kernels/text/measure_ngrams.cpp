@@ -1,6 +1,7 @@
 // Measures of n-grams, of characters and of words.
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "text/classes.h"
 #include "text/measures.h"
@@ -23,6 +24,12 @@ bool any(Codes word, unsigned classes) {
 
 bool all(Codes word, unsigned classes) {
     return std::all_of(word.begin(), word.end(), [=](Code code) { return class_table()[code] & classes; });
+}
+
+// ASCII marks that are 記号 for UniDic (unidic-lite 1.0.8), a kind of words, and 補助記号 for Sudachi.
+bool unidic_symbols(Codes word) {
+    constexpr std::u32string_view kSymbols = U"\"',-;[\\]^_`";
+    return std::all_of(word.begin(), word.end(), [=](Code code) { return kSymbols.find(code) != kSymbols.npos; });
 }
 
 }  // namespace
@@ -52,7 +59,8 @@ void Measurer::measure_words(Codes text, const std::vector<Word>& words) {
     numbers_.clear();
     for (const Word& each : words) {
         const Codes word = text.part(each.first, each.last);
-        kinds[static_cast<std::size_t>(each.kind)] += 1;
+        const WordKind kind = each.kind == WordKind::kMark && unidic_symbols(word) ? WordKind::kOther : each.kind;
+        kinds[static_cast<std::size_t>(kind)] += 1;
         numbers_.push_back(pieces_.add(word));
         with_letters += any(word, kLetter);
         if (all(word, kPunct | kSymbol | kControl)) continue;

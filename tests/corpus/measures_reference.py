@@ -203,8 +203,15 @@ NEITHER = (3, 4)
 """補助記号, 空白."""
 
 
-def parts_of_speech(kinds: Sequence[int]) -> dict[str, float]:
-    nouns, counted = [k for k in kinds if k in NOUNS], [k for k in kinds if k not in NEITHER]
+SYMBOLS = set("\"',-;[\\]^_`")
+"""記号 for UniDic, though Sudachi has them for 補助記号."""
+
+
+def parts_of_speech(text: str, given: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+    nouns = [word for word in given if word[2] in NOUNS]
+    counted = [
+        (a, b) for a, b, kind in given if kind not in NEITHER or (kind == NEITHER[0] and set(text[a:b]) <= SYMBOLS)
+    ]
     return {"noun_fraction": share(len(nouns), len(counted))}
 
 
@@ -249,5 +256,5 @@ def measure(
         **sentences(text),
         **ngrams(text),
         **words(text, spans, stop_words),
-        **({} if given is None else parts_of_speech([kind for _, _, kind in given])),
+        **({} if given is None else parts_of_speech(text, given)),
     }

@@ -58,6 +58,18 @@ def test_words_that_are_given(data: st.DataObject) -> None:
     assert_equal(text, [(a, b, data.draw(kinds)) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if a < b])
 
 
+@pytest.mark.parametrize(
+    ("mark", "counts"), [(mark, True) for mark in "\"',-;[\\]^_`"] + [(mark, False) for mark in "!.、，(~\u022d"]
+)
+def test_marks_that_are_symbols_for_unidic(mark: str, counts: bool) -> None:
+    """Of Sudachi's 補助記号 (3), eleven are words beside a noun (1); of other kinds, none changes."""
+    nouns = _text.Measures(["noun_fraction"])
+    text = f"犬{mark}{mark}。"
+    assert nouns.measure(text, np.array([(0, 1, 1), (1, 3, 3), (3, 4, 3)]))[0] == (0.5 if counts else 1.0)
+    assert nouns.measure(text, np.array([(0, 1, 1), (1, 3, 4)]))[0] == 1.0
+    assert nouns.measure(text, np.array([(0, 1, 1), (2, 4, 3)]))[0] == 1.0  # beside another mark
+
+
 def test_nouns_among_words_that_are_no_marks() -> None:
     nouns = _text.Measures(["noun_fraction"])
 

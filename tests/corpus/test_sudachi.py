@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pyjpllm import _text
 from pyjpllm.corpus.rules import sudachi, words
+from tests.corpus import measures_reference
 from tests.corpus.texts import texts
 
 pytest.importorskip("sudachidict_core")
@@ -85,12 +86,18 @@ def test_kinds_of_words_are_their_parts_of_speech(text: str, parts: list[str]) -
     assert [kind for _, _, kind in NATIVE.cut(text).tolist()] == [kinds.get(part, 0) for part in parts]
 
 
+def is_unidic_symbol(word: str, part: str) -> bool:
+    return part == "補助記号" and set(word) <= measures_reference.SYMBOLS
+
+
 @settings(max_examples=50, deadline=None)
 @given(japanese)
 def test_nouns_of_sudachipy(text: str) -> None:
     """The measure beside SudachiPy's own parts of speech, with none of our kinds between."""
-    parts = [word.part_of_speech()[0] for word in TOKENIZER.tokenize(text) if word.surface().strip()]
-    counted = [part for part in parts if part not in ("補助記号", "空白")]
+    words = [(word.surface().strip(), word.part_of_speech()[0]) for word in TOKENIZER.tokenize(text)]
+    counted = [
+        part for word, part in words if word and (part not in ("補助記号", "空白") or is_unidic_symbol(word, part))
+    ]
     (found,) = _text.Measures(["noun_fraction"]).measure(text, NATIVE.cut(text))
     assert found == (counted.count("名詞") / len(counted) if counted else 0.0)
 
