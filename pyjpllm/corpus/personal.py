@@ -33,7 +33,7 @@ def find_personal(text: str, kinds: Sequence[str] = _ALL) -> list[Found]:
     form = plain(text)
     found: list[Found] = []
     for kind in KINDS:
-        if kind.name not in kinds:
+        if kind.name not in kinds or kind.needs not in form:
             continue
         for match in kind.pattern.finditer(form):
             start, stop = match.span()

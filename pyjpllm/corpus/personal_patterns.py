@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _HYPHENS = "‐‑‒–—―−－ｰ﹣⁃"
-_PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord(h): "-" for h in _HYPHENS} | {0x3000: " "}
-_PLAIN |= {0xFF61: "。"}
+_PLAIN = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(_HYPHENS, "-")
+_PLAIN |= {"\u3000": " ", "\uff61": "。"}
+_NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 
 
 def plain(text: str) -> str:
     """``text`` with full-width ASCII and all kinds of hyphens as ASCII; as long as it was."""
-    return text.translate(_PLAIN)
+    return _NOT_PLAIN.sub(lambda found: _PLAIN[found[0]], text)  # str.translate looks every character up
 
 
 def luhn(digits: str) -> bool:
@@ -135,39 +136,50 @@ class Kind:
     name: str
     pattern: re.Pattern[str]
     holds: Callable[[re.Match[str]], bool] = _always
+    needs: str = ""
+    """What a text must have for the pattern to be looked for."""
 
 
-# No digit before or behind, nor a digit behind one separator: parts of longer numbers are left alone.
-_FREE_BEFORE = r"(?<![\d])(?<!\d[-.,/])"
+# Every pattern begins with a set of characters, or with alternatives that each begin with one character: re then looks
+# for those in one fast loop. What must not stand before is therefore asked behind the first character, of it as well.
+def _free_before(first: str) -> str:
+    """``first``, a character or a set, with no digit before it, nor a digit behind one separator: parts of longer
+    numbers are left alone."""
+    return rf"{first}(?<!\d{first})(?<!\d[-.,/]{first})"
+
+
 _FREE_BEHIND = r"(?!\d)(?![-.,/]\d)"
 _SEPARATOR = r"(?:-|ー| - | )"
 _NUMERAL = r"[\d〇一二三四五六七八九十]"
 _PREFECTURES = (
-    "北海道|東京都|京都府|大阪府|(?:青森|岩手|宮城|秋田|山形|福島|茨城|栃木|群馬|埼玉|千葉|神奈川|新潟|富山|石川|福井|山梨|長野|"
-    "岐阜|静岡|愛知|三重|滋賀|兵庫|奈良|和歌山|鳥取|島根|岡山|広島|山口|徳島|香川|愛媛|高知|福岡|佐賀|長崎|熊本|大分|宮崎|"
-    "鹿児島|沖縄)県"
+    "北海道|東京都|京都府|大阪府|青森県|岩手県|宮城県|秋田県|山形県|福島県|茨城県|栃木県|群馬県|埼玉県|千葉県|神奈川県|新潟県|富山県|"
+    "石川県|福井県|山梨県|長野県|岐阜県|静岡県|愛知県|三重県|滋賀県|兵庫県|奈良県|和歌山県|鳥取県|島根県|岡山県|広島県|山口県|徳島県|"
+    "香川県|愛媛県|高知県|福岡県|佐賀県|長崎県|熊本県|大分県|宮崎県|鹿児島県|沖縄県"
 )
 _TOWN = r"(?:[\u4e00-\u9fff々ァ-ヺー]|[のがつけ](?=[\u4e00-\u9fff]))"
 
 _EMAIL = r"(?<![\w.%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"
-_CARD = r"(?:\d{13,19}|\d{4}([- ])\d{4}\1\d{4}\1\d{1,4}|\d{4}([- ])\d{6}\2\d{4,5})"
-_MY_NUMBER = r"(?:\d{12}|\d{4}([- ])\d{4}\1\d{4})"
-_IPV4 = r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d)(?!\.\d)"
-_IPV6 = r"(?<![\w:])[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{2,34}(?![\w:])"
-_SAYS_PHONE = "|".join(f"(?<={word}{mark})" for word in ("電話", "TEL", "Tel", "FAX", "Fax") for mark in ("", "[: .]"))
-_PHONES = (
-    rf"0[1-9]\d{{0,3}}{_SEPARATOR}\d{{1,4}}{_SEPARATOR}\d{{3,4}}",
-    rf"\(0[1-9]\d{{0,3}}\) ?\d{{1,4}}{_SEPARATOR}\d{{4}}",
-    r"0[1-9]\d{0,3} ?\(\d{1,4}\) ?\d{4}",
-    r"0[5-9]0\d{8}",  # without anything between: mobile and the like, the others only where it says what they are
-    rf"(?:{_SAYS_PHONE})0[1-9]\d{{8}}",
-    r"\+81[- ]?(?:\(0\))?\d{1,4}[- ]?\d{1,4}[- ]?\d{4}",
+_CARD = r"(?:\d{12,18}|\d{3}([- ])\d{4}\1\d{4}\1\d{1,4}|\d{3}([- ])\d{6}\2\d{4,5})"
+_MY_NUMBER = r"(?:\d{11}|\d{3}([- ])\d{4}\1\d{4})"
+_IPV4 = r"\d(?<![\d.]\d)\d{0,2}(?:\.\d{1,3}){3}(?!\d)(?!\.\d)"
+_IPV6 = r"[0-9A-Fa-f](?<![\w:][0-9A-Fa-f])[0-9A-Fa-f]{0,3}:[0-9A-Fa-f:]{2,34}(?![\w:])"
+_SAYS_PHONE = "|".join(f"(?<={word}{mark}0)" for word in ("電話", "TEL", "Tel", "FAX", "Fax") for mark in ("", "[: .]"))
+_PHONES = {  # by their first character
+    "0": (
+        rf"[1-9]\d{{0,3}}{_SEPARATOR}\d{{1,4}}{_SEPARATOR}\d{{3,4}}",
+        r"[1-9]\d{0,3} ?\(\d{1,4}\) ?\d{4}",
+        r"[5-9]0\d{8}",  # without anything between: mobile and the like, the others only where it says what they are
+        rf"(?:{_SAYS_PHONE})[1-9]\d{{8}}",
+    ),
+    r"\(": (rf"0[1-9]\d{{0,3}}\) ?\d{{1,4}}{_SEPARATOR}\d{{4}}",),
+    r"\+": (r"81[- ]?(?:\(0\))?\d{1,4}[- ]?\d{1,4}[- ]?\d{4}",),
+}
+_PHONE = "|".join(f"{_free_before(first)}(?:{'|'.join(rest)}){_FREE_BEHIND}" for first, rest in _PHONES.items())
+_POSTAL_CODE = (
+    r"[〒郵\d](?:(?:(?<=〒)|(?<=郵)便番号 ?:?) ?\d{3}-?\d{4}(?![-\d])"
+    rf"|(?<=\d)(?<!\d\d)(?<!\d[-.,/]\d)\d{{2}}-\d{{4}}(?= ?(?:{_PREFECTURES})))"
 )
-_POSTAL_CODES = (
-    r"(?:〒|郵便番号 ?:?) ?\d{3}-?\d{4}(?![-\d])",
-    rf"{_FREE_BEFORE}\d{{3}}-\d{{4}}(?= ?(?:{_PREFECTURES}))",
-)
-_CITY = rf"(?:{_PREFECTURES})(?:{_TOWN}{{1,10}}?[市区町村郡]){{1,3}}"
+_CITY = rf"(?:{_TOWN}{{1,10}}?[市区町村郡]){{1,3}}"
 _ADDRESS = (  # after a name with hiragana, which might be a sentence, only what is hardly anything but an address
     rf"{_CITY}(?:{_TOWN}|[ぁ-ん]){{0,12}}?"
     rf"(?:{_NUMERAL}{{1,4}}丁目(?: ?{_NUMERAL}{{1,4}}(?:番地?|-)(?:の?{_NUMERAL}{{1,4}}号?)?)?"
@@ -177,12 +189,12 @@ _ADDRESS = (  # after a name with hiragana, which might be a sentence, only what
 
 # In this order: what an earlier kind has found is not looked at again.
 KINDS = (
-    Kind("email", re.compile(_EMAIL, re.ASCII)),
-    Kind("card", re.compile(_FREE_BEFORE + _CARD + _FREE_BEHIND, re.ASCII), _is_card),
-    Kind("my_number", re.compile(_FREE_BEFORE + _MY_NUMBER + _FREE_BEHIND, re.ASCII), _is_my_number),
+    Kind("email", re.compile(_EMAIL, re.ASCII), needs="@"),
+    Kind("card", re.compile(_free_before(r"\d") + _CARD + _FREE_BEHIND, re.ASCII), _is_card),
+    Kind("my_number", re.compile(_free_before(r"\d") + _MY_NUMBER + _FREE_BEHIND, re.ASCII), _is_my_number),
     Kind("ipv4", re.compile(_IPV4, re.ASCII), _is_ipv4),
-    Kind("ipv6", re.compile(_IPV6, re.ASCII), _is_ipv6),
-    Kind("phone", re.compile(f"{_FREE_BEFORE}(?:{'|'.join(_PHONES)}){_FREE_BEHIND}", re.ASCII), _is_phone),
-    Kind("postal_code", re.compile("|".join(_POSTAL_CODES), re.ASCII)),
-    Kind("address", re.compile("|".join(_ADDRESS))),
+    Kind("ipv6", re.compile(_IPV6, re.ASCII), _is_ipv6, needs=":"),
+    Kind("phone", re.compile(_PHONE, re.ASCII), _is_phone),
+    Kind("postal_code", re.compile(_POSTAL_CODE, re.ASCII)),
+    Kind("address", re.compile(f"(?:{_PREFECTURES})(?:{'|'.join(_ADDRESS)})")),
 )
