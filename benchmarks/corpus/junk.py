@@ -259,3 +259,5 @@ KINDS: dict[str, Callable[[random.Random], list[str]]] = {
     "boilerplate": boilerplate,
 }
 """The makers by the kind that the URL of a page says."""
+LINKED = ("navigation",)
+"""The kinds whose lines are links."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corpus.crawl import record, response
-from benchmarks.corpus.junk import KINDS, advertisement, near_copy
+from benchmarks.corpus.junk import KINDS, LINKED, advertisement, near_copy
 from benchmarks.corpus.packages import PackageDocument, package_documents
 from benchmarks.corpus.pages import WEB_NAMES, sentence, words
 
@@ -58,14 +58,18 @@ def labelled_pages(
     return pages
 
 
-def html_of(dice: random.Random, lines: Sequence[str]) -> str:
-    """A page around lines: one of three kinds of markup, of which the last says nothing about what is what."""
+def html_of(dice: random.Random, lines: Sequence[str], linked: bool = False) -> str:
+    """A page around lines: one of three kinds of markup, of which the last says nothing about what is what. ``linked``:
+    each line leads somewhere."""
     title = html.escape(lines[0][:40])
     menu = "".join(f'<li><a href="/m{n}">{name}</a></li>' for n, name in enumerate(dice.sample(_MENU, 7)))
     box = html.escape(advertisement(dice)[0])
     related = "".join(f'<li><a href="/r{n}">{sentence(dice)[:15]}</a></li>' for n in range(dice.randrange(3, 9)))
     foot = " | ".join(f'<a href="/f{n}">{name}</a>' for n, name in enumerate(dice.sample(_FOOT, 4)))
-    body = "\n".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    texts = [html.escape(line) for line in lines]
+    if linked:
+        texts = [f'<a href="/p{n}">{text}</a>' for n, text in enumerate(texts)]
+    body = "\n".join(f"<p>{text}</p>" for text in texts)
     notice = f"Copyright {dice.randrange(2000, 2025)} Example. All rights reserved."
     style = dice.choice(("elements", "classes", "bare"))
     if style == "elements":
@@ -87,11 +91,11 @@ def html_of(dice: random.Random, lines: Sequence[str]) -> str:
     return f"<!DOCTYPE html><html lang='ja'><head><title>{title}</title></head><body>{inside}</body></html>"
 
 
-def page_bytes(dice: random.Random, lines: Sequence[str]) -> tuple[bytes, str]:
+def page_bytes(dice: random.Random, page: Labelled) -> tuple[bytes, str]:
     """The page's bytes and its Content-Type: mostly UTF-8, else Shift_JIS or EUC-JP, declared rightly."""
     encoding = dice.choices(("utf-8", "cp932", "euc_jp"), (90, 6, 4))[0]
     # What the encoding lacks is a character reference, as browsers send it.
-    data = html_of(dice, lines).encode(encoding, "xmlcharrefreplace")
+    data = html_of(dice, page.lines, page.kind in LINKED).encode(encoding, "xmlcharrefreplace")
     return data, f"text/html; charset={WEB_NAMES[encoding]}"
 
 
@@ -122,7 +126,7 @@ def write_labelled(
             stream.write(gzip.compress(first, 3, mtime=0))
         for number, page in enumerate(pages):
             url = f"https://www{number % 97}.example.jp/{page.kind}/{number}.html"
-            data, content_type = page_bytes(dice, page.lines)
+            data, content_type = page_bytes(dice, page)
             streams[number % _FILES].write(gzip.compress(response(url, data, content_type), 3, mtime=0))
             labels.write(json.dumps({"url": url, "kind": page.kind, "of": page.of}, ensure_ascii=False) + "\n")
             count[page.kind] += 1

@@ -17,6 +17,7 @@ from benchmarks.corpus.selection import Kept, judge, table
 from pyjpllm.corpus import read_documents
 from pyjpllm.corpus.build import build_corpus
 from pyjpllm.corpus.config import CorpusConfig, InputConfig
+from pyjpllm.corpus.rules.config import RulesConfig
 
 
 def documents(seed: int, count: int) -> list[PackageDocument]:
@@ -99,6 +100,18 @@ def test_a_copy_counts_as_the_document_once(built: Path, tmp_path: Path) -> None
         got, _ = judge(path, built / "crawl")
         assert (got.pages["clean"], got.pages["near-copy"]) == (1, count - 1)
         assert got.precision == pytest.approx(1 / count)
+
+
+def test_navigation_is_links(built: Path, tmp_path: Path) -> None:
+    read = InputConfig(paths=[f"{built}/crawl/*.warc.gz"])
+    links = RulesConfig(kind="rules", preset="uzushio", without=["hiragana", "compression"])
+    build_corpus(CorpusConfig(input=read, stages=(links,)), tmp_path / "run")
+    seen, kept = (
+        {document.meta["url"] for document in read_documents(folder)}
+        for folder in (built / "raw" / "documents", tmp_path / "run" / "documents")
+    )
+    dropped = [url.split("/")[3] for url in seen - kept]
+    assert dropped == ["navigation"] * 3
 
 
 def test_near_copies_are_near() -> None:
