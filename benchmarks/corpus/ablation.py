@@ -2,7 +2,8 @@
 
     python -m benchmarks.corpus.ablation --work WORK [--write docs/corpus.md]
 
-Scored in bits per byte of documents that no page of the crawl has (`jpllm evaluate`). One tokenizer for all, trained on
+Scored in bits per byte of documents that no page of the crawl has (`jpllm evaluate`): whole, as the crawl's clean
+documents are, and their prose alone, as the quickstart scores it. One tokenizer for all, trained on
 the crawl as it is and on its documents. Where less was kept than is trained on, it is read more than once: the column
 epochs. What is done in WORK is not done again, so that a run which was ended goes on.
 """
@@ -25,7 +26,8 @@ from pyjpllm.data.indexed import read_index
 from pyjpllm.errors import UserError
 
 SEQUENCE, BATCH = 256, 8
-HELD_OUT_BYTES = 120_000
+HELD_OUT_BYTES = 400_000
+HELD_OUT = {"whole documents": "heldout-whole", "their prose": "heldout"}
 CONFIG = """\
 [model]
 hidden_size = 128
@@ -78,11 +80,11 @@ def train_tokenizer(work: Path) -> Path:
     return tokenizer
 
 
-def held_out(work: Path) -> Path:
+def held_out(work: Path, name: str) -> Path:
     """The held-out documents that are scored: the first ones, up to so many bytes."""
-    path = work / "heldout.jsonl"
+    path = work / f"{name}-scored.jsonl"
     lines, size = [], 0
-    for line in (make_crawl(work) / "heldout.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (make_crawl(work) / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         size += len(json.loads(line)["text"].encode())
         if size > HELD_OUT_BYTES:
             break
@@ -91,11 +93,11 @@ def held_out(work: Path) -> Path:
     return path
 
 
-def score(work: Path, name: str, tokens: Path, tokenizer: Path, steps: int, seed: int) -> float:
-    """Bits per byte of the held-out documents by a model of its own, trained now unless it was."""
+def train(work: Path, name: str, tokens: Path, tokenizer: Path, steps: int, seed: int) -> Path:
+    """The run of a model of its own, trained now unless it was."""
     folder = work / "models" / f"{name}-{steps}-{seed}"
-    result = folder.with_suffix(".json")
-    if not result.exists():
+    mark = folder.with_suffix(".done")
+    if not mark.exists():
         folder.parent.mkdir(exist_ok=True)
         config = folder.with_suffix(".toml")
         config.write_text(
@@ -111,9 +113,18 @@ def score(work: Path, name: str, tokens: Path, tokenizer: Path, steps: int, seed
             encoding="utf-8",
         )
         forked(["train", str(config), "train.kernels=native", "--run", str(folder)], folder.with_suffix(".log"))
-        words = ["evaluate", str(folder), "--text", str(held_out(work)), "--stride", str(SEQUENCE)]
-        forked([*words, "--kernels", "native", "--json"], work / "evaluation.tmp")
-        os.replace(work / "evaluation.tmp", result)
+        mark.touch()
+    return folder
+
+
+def score(work: Path, folder: Path, name: str) -> float:
+    """Bits per byte of held-out documents by the model of a run, scored now unless it was."""
+    result = folder.with_suffix(f".{name}.json")
+    if not result.exists():
+        beside = result.with_suffix(".tmp")
+        words = ["evaluate", str(folder), "--text", str(held_out(work, name)), "--stride", str(SEQUENCE)]
+        forked([*words, "--kernels", "native", "--json"], beside)
+        os.replace(beside, result)
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return float(found["bits_per_byte"])
 
@@ -140,21 +151,30 @@ def forked(words: Sequence[str], output: Path) -> None:
         raise UserError(f"jpllm {' '.join(words)}: failed; see above and {output}")
 
 
-def table(rows: dict[str, tuple[int, list[float]]], trained: int) -> str:
-    """A row a variant: tokens kept, epochs, mean and standard deviation, and how far it is from the best mean."""
-    best = min(statistics.mean(scores) for _, scores in rows.values())
+Scores = dict[str, list[float]]
+"""By what is scored: bits per byte, a seed each."""
+
+
+def table(rows: dict[str, tuple[int, Scores]], trained: int) -> str:
+    """A row a variant: tokens kept, epochs; for all that is scored mean and standard deviation, and how far the mean is
+    from the best."""
+    scored = list(next(iter(rows.values()))[1])
+    best = {name: min(statistics.mean(scores[name]) for _, scores in rows.values()) for name in scored}
+    heads = [f"{name}: bits per byte, mean of {{seeds}} | deviation | above the best" for name in scored]
     lines = [
-        f"| trained on {trained:,} tokens of | tokens kept | epochs | bits per byte, mean of {{seeds}} | "
-        "standard deviation | above the best |",
-        "|---|---|---|---|---|---|",
+        f"| trained on {trained:,} tokens of | tokens kept | epochs | {' | '.join(heads)} |",
+        "|---|---|---|" + "---|---|---|" * len(scored),
     ]
+    seeds = 0
     for variant, (kept, scores) in rows.items():
-        mean = statistics.mean(scores)
-        spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
-        lines.append(
-            f"| {variant} | {kept:,} | {trained / kept:.2f} | {mean:.4f} | {spread:.4f} | {mean / best - 1:.1%} |"
-        )
-    return "\n".join(lines).replace("{seeds}", str(max(len(scores) for _, scores in rows.values())))
+        cells = []
+        for name in scored:
+            mean = statistics.mean(scores[name])
+            spread = statistics.stdev(scores[name]) if len(scores[name]) > 1 else math.nan
+            cells.append(f"{mean:.4f} | {spread:.4f} | {mean / best[name] - 1:.1%}")
+            seeds = max(seeds, len(scores[name]))
+        lines.append(f"| {variant} | {kept:,} | {trained / kept:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines).replace("{seeds}", str(seeds))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,11 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for variant in options.only:
         run = build(work, variant)
         prepared[variant] = (run.name, *tokens_of(work, run, tokenizer))
-    rows: dict[str, tuple[int, list[float]]] = {variant: (kept, []) for variant, (_, _, kept) in prepared.items()}
+    rows: dict[str, tuple[int, Scores]] = {
+        variant: (kept, {name: [] for name in HELD_OUT}) for variant, (_, _, kept) in prepared.items()
+    }
     for seed in range(1, options.seeds + 1):  # a whole table after the first seed already
-        for variant, (name, tokens, _) in prepared.items():
-            rows[variant][1].append(score(work, name, tokens, tokenizer, options.steps, seed))
-            print(f"{variant} seed {seed}: {rows[variant][1][-1]:.4f}", flush=True)
+        for variant, (run_name, tokens, _) in prepared.items():
+            folder = train(work, run_name, tokens, tokenizer, options.steps, seed)
+            for name, file in HELD_OUT.items():
+                rows[variant][1][name].append(score(work, folder, file))
+                print(f"{variant} seed {seed}, {name}: {rows[variant][1][name][-1]:.4f}", flush=True)
     text = table(rows, options.steps * SEQUENCE * BATCH)
     print(text)
     if options.write is not None:

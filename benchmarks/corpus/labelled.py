@@ -3,9 +3,10 @@
 Documents of the quickstart's Debian packages, wrapped as web pages with menus, boxes of advertisements and footers, and
 beside them made-up junk of twelve kinds (benchmarks.corpus.junk). The truth stands in the URL,
 `https://www17.example.jp/KIND/NUMBER.html`, and in `labels.jsonl`: `url`, `kind`, and for documents and their near
-copies `of`, the document's name. `documents.jsonl` has the documents as they were before they became pages, and
-`heldout.jsonl` documents that are in no page: cleaned, and without lines that the others have. Documents of more than
-40,000 characters are left out. The same packages and seed give the same bytes.
+copies `of`, the document's name. `documents.jsonl` has the documents as they were before they became pages.
+`heldout-whole.jsonl` and `heldout.jsonl` have documents that are in no page, without lines that the others have: as
+they were, and their prose alone. Documents of more than 40,000 characters are left out. The same packages and seed
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.corpus.crawl import record, response
 from benchmarks.corpus.junk import KINDS, LINKED, advertisement, near_copy
-from benchmarks.corpus.packages import PackageDocument, package_documents
+from benchmarks.corpus.packages import PackageDocument, Packages, package_documents
 from benchmarks.corpus.pages import WEB_NAMES, sentence, words
 
 CLEAN, NEAR_COPY = "clean", "near-copy"
@@ -101,8 +102,7 @@ def page_bytes(dice: random.Random, page: Labelled) -> tuple[bytes, str]:
 
 def write_labelled(
     out: Path,
-    documents: Sequence[PackageDocument],
-    held_out: Sequence[PackageDocument],
+    packages: Packages,
     *,
     most_documents: int,
     junk_of_a_kind: int,
@@ -114,7 +114,7 @@ def write_labelled(
     """
     out.mkdir(parents=True, exist_ok=True)
     dice = random.Random(seed)
-    chosen = [document for document in documents if len(document.text) <= _LONGEST]
+    chosen = [document for document in packages.documents if len(document.text) <= _LONGEST]
     chosen = sorted(chosen, key=lambda document: hashlib.sha256(document.name.encode()).digest())[:most_documents]
     pages = labelled_pages(chosen, junk_of_a_kind, len(chosen) // 8, dice)
     count = dict.fromkeys(ALL_KINDS, 0)
@@ -131,7 +131,8 @@ def write_labelled(
             labels.write(json.dumps({"url": url, "kind": page.kind, "of": page.of}, ensure_ascii=False) + "\n")
             count[page.kind] += 1
     _write_documents(out / "documents.jsonl", chosen)
-    _write_documents(out / "heldout.jsonl", held_out)
+    _write_documents(out / "heldout.jsonl", packages.held_out)
+    _write_documents(out / "heldout-whole.jsonl", packages.held_out_whole)
     return count
 
 
@@ -152,14 +153,15 @@ def main() -> None:
     parser.add_argument("--junk", type=int, default=300, help="pages of each kind of junk")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    documents, held_out = package_documents((options.quickstart or options.out / "quickstart").resolve())
+    packages = package_documents((options.quickstart or options.out / "quickstart").resolve())
     count = write_labelled(
-        options.out, documents, held_out,
+        options.out, packages,
         most_documents=options.documents, junk_of_a_kind=options.junk, seed=options.seed,
     )  # fmt: skip
     for kind, pages in count.items():
         print(f"{kind:<14}{pages:>6} pages")
-    print(f"{'held out':<14}{len(held_out):>6} documents, {sum(len(d.text) for d in held_out):,} characters")
+    for name, part in (("prose held out", packages.held_out), ("held out", packages.held_out_whole)):
+        print(f"{name:<14}{len(part):>6} documents, {sum(len(d.text) for d in part):,} characters")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,27 @@ class PackageDocument:
     text: str
 
 
-def package_documents(work: Path) -> tuple[list[PackageDocument], list[PackageDocument]]:
-    """All pages that the quickstart trains on, whole, as they were before its pipeline; and those that it holds out, as
-    it scores them: lines of prose that the others do not have, not even nearly.
+@dataclass(frozen=True)
+class Packages:
+    """The pages of the quickstart's packages."""
 
-    ``work``: a folder as the quickstart's; packages that are not in its `packages` are fetched.
-    """
-    if str(QUICKSTART) not in sys.path:  # its modules stand beside each other and import each other by name
+    documents: list[PackageDocument]
+    """All that it trains on, whole, as they were before its pipeline."""
+    held_out: list[PackageDocument]
+    """Those that it holds out, as it scores them: lines of prose that the others do not have, not even nearly."""
+    held_out_whole: list[PackageDocument]
+    """Those that it holds out as they were before its pipeline, without lines that the others have or nearly have."""
+
+
+def load_quickstart() -> None:
+    """Let the quickstart's modules be imported, which stand beside each other and import each other by name."""
+    if str(QUICKSTART) not in sys.path:
         sys.path.insert(0, str(QUICKSTART))
+
+
+def package_documents(work: Path) -> Packages:
+    """``work``: a folder as the quickstart's; packages that are not in its `packages` are fetched."""
+    load_quickstart()
     prepare = importlib.import_module("prepare")
     work.mkdir(parents=True, exist_ok=True)
     prepare.write_pages(work, [])
@@ -44,7 +57,21 @@ def package_documents(work: Path) -> tuple[list[PackageDocument], list[PackageDo
     prepare.write_parts(work)
     pages, train, held_out = (_read(work / "text" / f"{name}.jsonl") for name in ("pages", "train", "heldout"))
     whole = {page.name: page for page in pages}
-    return [whole[document.name] for document in train], held_out
+    documents = [whole[document.name] for document in train]
+    return Packages(documents, held_out, unseen([whole[document.name] for document in held_out], pages))
+
+
+def unseen(held_out: list[PackageDocument], pages: list[PackageDocument]) -> list[PackageDocument]:
+    """Documents without lines of any page that is not held out."""
+    clean = importlib.import_module("clean")
+    others = [page for page in pages if not clean.is_held_out(page.name)]
+    known = {line for page in others for line in page.text.split("\n")}
+    own = [
+        PackageDocument(page.name, "\n".join(line for line in page.text.split("\n") if line not in known))
+        for page in held_out
+    ]
+    parts = clean.split([clean.Document(page.name, "", page.text) for page in [*others, *own]])
+    return [PackageDocument(document.name, document.text) for document in parts.held_out]
 
 
 def _read(path: Path) -> list[PackageDocument]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 from pathlib import Path
 
 import pytest
 
-from benchmarks.corpus import labelled
+from benchmarks.corpus import labelled, packages
 from benchmarks.corpus.ablation import table as ablation_table
 from benchmarks.corpus.junk import KINDS, near_copy
-from benchmarks.corpus.packages import PackageDocument
+from benchmarks.corpus.packages import PackageDocument, Packages
 from benchmarks.corpus.pages import paragraphs
 from benchmarks.corpus.selection import Kept, judge, table
 from pyjpllm.corpus import read_documents
@@ -26,9 +27,8 @@ def documents(seed: int, count: int) -> list[PackageDocument]:
 
 
 def crawl(folder: Path) -> dict[str, int]:
-    return labelled.write_labelled(
-        folder, documents(1, 30), documents(2, 3), most_documents=20, junk_of_a_kind=3, seed=5
-    )  # fmt: skip
+    made = Packages(documents(1, 30), documents(2, 3), documents(3, 2))
+    return labelled.write_labelled(folder, made, most_documents=20, junk_of_a_kind=3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,14 @@ def test_the_same_seed_gives_the_same_bytes(built: Path, tmp_path: Path) -> None
     assert len(KINDS) + 1 >= 12
     assert (count["clean"], count["code"]) == (20, 3)
     assert 2 <= count["near-copy"] <= 6
-    for name in ("crawl-0.warc.gz", "crawl-3.warc.gz", "labels.jsonl", "documents.jsonl", "heldout.jsonl"):
+    for name in (
+        "crawl-0.warc.gz",
+        "crawl-3.warc.gz",
+        "labels.jsonl",
+        "documents.jsonl",
+        "heldout.jsonl",
+        "heldout-whole.jsonl",
+    ):
         assert (tmp_path / name).read_bytes() == (built / "crawl" / name).read_bytes()
 
 
@@ -114,6 +121,20 @@ def test_navigation_is_links(built: Path, tmp_path: Path) -> None:
     assert dropped == ["navigation"] * 3
 
 
+def test_whole_documents_have_no_line_of_the_others() -> None:
+    packages.load_quickstart()
+    clean = importlib.import_module("clean")
+    names = [f"manual/{n}" for n in range(2000)]
+    out = next(name for name in names if clean.is_held_out(name))
+    other = next(name for name in names if not clean.is_held_out(name))
+    lines = "\n".join(paragraphs(random.Random(1), 40)).split("\n")
+    shared, own, nearly = lines[:5], lines[5:30], next(line for line in lines[30:] if len(line) > 60)
+    page = PackageDocument(other, "\n".join([*shared, nearly, "名前"]))
+    held_out = PackageDocument(out, "\n".join([*own, *shared, nearly[:-1] + "ね", "名前"]))
+    (found,) = packages.unseen([held_out], [page, held_out])
+    assert (found.name, found.text.split("\n")) == (out, own)
+
+
 def test_near_copies_are_near() -> None:
     dice = random.Random(1)
     lines = "\n".join(paragraphs(dice, 60)).split("\n")
@@ -123,11 +144,14 @@ def test_near_copies_are_near() -> None:
 
 
 def test_tables() -> None:
-    rows = {"raw": (1000, [2.0, 2.2]), "jpllm": (500, [1.0, 1.0])}
+    rows = {
+        "raw": (1000, {"whole": [2.0, 2.2], "prose": [1.0, 1.0]}),
+        "jpllm": (500, {"whole": [1.0, 1.0], "prose": [2.0, 2.0]}),
+    }
     lines = ablation_table(rows, 1000).splitlines()
-    assert "mean of 2" in lines[0]
+    assert "whole: bits per byte, mean of 2 | deviation | above the best | prose: bits per byte, mean of 2" in lines[0]
     assert lines[2:] == [
-        "| raw | 1,000 | 1.00 | 2.1000 | 0.1414 | 110.0% |",
-        "| jpllm | 500 | 2.00 | 1.0000 | 0.0000 | 0.0% |",
+        "| raw | 1,000 | 1.00 | 2.1000 | 0.1414 | 110.0% | 1.0000 | 0.0000 | 0.0% |",
+        "| jpllm | 500 | 2.00 | 1.0000 | 0.0000 | 0.0% | 2.0000 | 0.0000 | 100.0% |",
     ]
     assert Kept().precision == 0
