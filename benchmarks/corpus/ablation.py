@@ -1,6 +1,6 @@
 """Small models trained on what each preset keeps of the labelled crawl, the same number of tokens each, three seeds.
 
-    python -m benchmarks.corpus.ablation --work WORK [--write docs/corpus.md]
+    python -m benchmarks.corpus.ablation --work WORK [--steps 240] [--only PRESET ...] [--write docs/corpus.md]
 
 Scored in bits per byte of documents that no page of the crawl has (`jpllm evaluate`): whole, as the crawl's clean
 documents are, and their prose alone, as the quickstart scores it. One tokenizer for all, trained on
@@ -25,8 +25,7 @@ from benchmarks.ranks import write_between
 from pyjpllm.data.indexed import read_index
 from pyjpllm.errors import UserError
 
-SEQUENCE, BATCH = 256, 8
-HELD_OUT_BYTES = 400_000
+SEQUENCE, BATCH, STEPS = 256, 8, 240
 HELD_OUT = {"whole documents": "heldout-whole", "their prose": "heldout"}
 CONFIG = """\
 [model]
@@ -80,19 +79,6 @@ def train_tokenizer(work: Path) -> Path:
     return tokenizer
 
 
-def held_out(work: Path, name: str) -> Path:
-    """The held-out documents that are scored: the first ones, up to so many bytes."""
-    path = work / f"{name}-scored.jsonl"
-    lines, size = [], 0
-    for line in (make_crawl(work) / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
-        size += len(json.loads(line)["text"].encode())
-        if size > HELD_OUT_BYTES:
-            break
-        lines.append(line + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
-
-
 def train(work: Path, name: str, tokens: Path, tokenizer: Path, steps: int, seed: int) -> Path:
     """The run of a model of its own, trained now unless it was."""
     folder = work / "models" / f"{name}-{steps}-{seed}"
@@ -122,7 +108,8 @@ def score(work: Path, folder: Path, name: str) -> float:
     result = folder.with_suffix(f".{name}.json")
     if not result.exists():
         beside = result.with_suffix(".tmp")
-        words = ["evaluate", str(folder), "--text", str(held_out(work, name)), "--stride", str(SEQUENCE)]
+        text = make_crawl(work) / f"{name}.jsonl"
+        words = ["evaluate", str(folder), "--text", str(text), "--stride", str(SEQUENCE)]
         forked([*words, "--kernels", "native", "--json"], beside)
         os.replace(beside, result)
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
@@ -183,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=("raw", *PRESETS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=240, help=f"of {SEQUENCE * BATCH} tokens")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of {SEQUENCE * BATCH} tokens")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
     options = parser.parse_args(arguments)
     work = options.work.resolve()
@@ -204,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(rows, options.steps * SEQUENCE * BATCH)
     print(text)
     if options.write is not None:
-        write_between(options.write, "ablation", text)
+        write_between(options.write, "ablation" if options.steps == STEPS else f"ablation-{options.steps}", text)
 
 
 if __name__ == "__main__":
