@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -157,8 +156,8 @@ def table(rows: dict[str, tuple[int, Scores]], trained: int) -> str:
         cells = []
         for name in scored:
             mean = statistics.mean(scores[name])
-            spread = statistics.stdev(scores[name]) if len(scores[name]) > 1 else math.nan
-            cells.append(f"{mean:.4f} | {spread:.4f} | {mean / best[name] - 1:.1%}")
+            spread = f"{statistics.stdev(scores[name]):.4f}" if len(scores[name]) > 1 else ""
+            cells.append(f"{mean:.4f} | {spread} | {mean / best[name] - 1:.1%}")
             seeds = max(seeds, len(scores[name]))
         lines.append(f"| {variant} | {kept:,} | {trained / kept:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines).replace("{seeds}", str(seeds))
