@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from pyjpllm.corpus import Document
-from pyjpllm.corpus.rules import EditConfig, RulesConfig, RulesStage, load_preset, preset_names
-from pyjpllm.corpus.rules.edits import EDITS, is_prose, japanese_lines, sentences, swallow_punctuation
-from pyjpllm.corpus.rules.known import host_of
+from pyjpllm.corpus.rules import RulesConfig, RulesStage, load_preset, preset_names
 from pyjpllm.corpus.rules.measures import Meter, cost_class, lz4_ratio, zlib_ratio
 from pyjpllm.corpus.rules.presets import BOUNDS
 from pyjpllm.errors import UserError
@@ -282,112 +280,6 @@ def test_the_verdict_names_the_first_rule_that_drops() -> None:
     assert stage("ccnet")([Document("あ" * 300)])[0].reason is None
 
 
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("https://JA.Wikipedia.org./x", "ja.wikipedia.org"),
-        ("http://user:1@example.jp:80/", "example.jp"),
-        ("http://[::1/", ""),
-        ("example.jp", ""),
-        (None, ""),
-        (3, ""),
-    ],
-)
-def test_hosts(url: object, host: str) -> None:
-    assert host_of(Document("", {"url": url})) == host
-
-
-@pytest.mark.parametrize(
-    ("preset", "rule", "url", "is_kept"),
-    [
-        ("swallow-v1", "host", "https://egg.5ch.net/a", False),
-        ("swallow-v1", "host", "https://en.wikipedia.org/", False),
-        ("swallow-v1", "host", "https://notwikipedia.org/", True),
-        ("llm-jp-v1", "domain", "https://example.de/", False),
-        ("llm-jp-v1", "domain", "https://example.co.jp/", True),
-        ("llm-jp-v1", "wikipedia", "https://ja.wikipedia.org/", False),
-        ("llm-jp-v1", "wikipedia", "https://en.wikipedia.org/", True),
-    ],
-)
-def test_rules_of_hosts(preset: str, rule: str, url: str, is_kept: bool) -> None:
-    assert kept(stage(preset), rule, "あ", url=url) is is_kept
-    assert kept(stage(preset), rule, "あ")
-
-
-@pytest.mark.parametrize(
-    ("preset", "value", "is_kept"),
-    [
-        ("uzushio", 0.8, True),
-        ("uzushio", 0.800001, False),
-        ("uzushio-strict", 0.4, True),
-        ("uzushio-strict", 0.400001, False),
-        ("uzushio-strict", 1, False),
-        ("uzushio-strict", "1", True),  # no number
-        ("uzushio-strict", True, True),
-        ("uzushio-strict", None, True),
-    ],
-)
-def test_links_are_judged_by_the_meta(preset: str, value: object, is_kept: bool) -> None:
-    judge = stage(preset)
-    document = Document("ひらがなと漢字。", {"link_fraction": value})
-    _, findings, measures = judge.judge(document)
-    assert (findings[0].rule.name, findings[0].kept) == ("links", is_kept)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    assert ("link_fraction" in measures) == number
-    assert (judge([document])[0].reason == "links") is not is_kept
-    assert judge.limits["link_fraction"] == (None, 0.8 if preset == "uzushio" else 0.4)
-    looser = stage(preset, override={"links": {"at_most": 1}})
-    assert kept(looser, "links", document.text, link_fraction=value)
-
-
-def test_the_links_of_pages_are_measured_where_a_rule_asks() -> None:
-    def asked(**more: object) -> frozenset[str]:
-        return RulesConfig.model_validate({"kind": "rules", **more}).judged_meta()
-
-    assert asked(preset="uzushio") == {"link_fraction"}
-    assert asked(preset="uzushio", without=["links"]) == asked(preset="swallow-v1") == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("meta", "is_kept", "seen"),
-    [
-        ({"html_lang": "ja"}, True, "lang ja"),
-        ({"html_lang": "JA-jp", "title": "Home"}, True, "lang JA-jp"),
-        ({"html_lang": " ja_JP "}, True, "lang ja_JP"),
-        ({"html_lang": "jam"}, False, "lang jam"),  # Jamaican Creole
-        ({"html_lang": "en", "title": "会社のページ"}, True, "kana in title"),
-        ({"html_lang": "en-US", "title": "ホーム"}, True, "kana in title"),
-        ({"html_lang": "en", "title": "ﾎｰﾑ"}, True, "kana in title"),
-        ({"html_lang": "zh", "title": "公司概要"}, False, "lang zh"),
-        ({"html_lang": "en"}, False, "lang en"),
-        ({"title": "公文書館", "encoding": "cp932"}, True, "kanji in title"),
-        ({"title": "Home", "encoding": "utf-8"}, False, "no kanji or kana in title"),
-        ({"title": "Москва", "encoding": "utf-8"}, False, "no kanji or kana in title"),
-        ({"title": "Python"}, True, "no page"),  # of an article from somewhere else than a page
-        ({"encoding": "utf-8"}, True, "no page"),
-        ({"html_lang": 3, "title": ["x"], "encoding": "utf-8"}, True, "no page"),
-        ({"html_lang": "", "title": "a"}, True, "no page"),
-        ({}, True, "no page"),
-    ],
-)
-def test_pages_in_japanese(meta: dict[str, object], is_kept: bool, seen: str) -> None:
-    judge = stage("swallow-v1")
-    document = Document("短い文。", meta)
-    _, findings, _ = judge.judge(document)
-    assert (findings[0].rule.name, findings[0].kept, findings[0].seen) == ("page_language", is_kept, seen)
-    (verdict,) = judge([document])
-    assert verdict.reason == ("letters" if is_kept else "page_language")
-    assert bool(verdict.measures) == is_kept, "a page in another language is not measured"
-
-
-def test_hosts_of_a_file(tmp_path: Path) -> None:
-    hosts = tmp_path / "hosts.txt"
-    hosts.write_text("bad.example\n", encoding="utf-8")
-    judge = stage("ccnet", blocked_hosts=str(hosts))
-    assert judge([Document("あ" * 400, {"url": "https://www.bad.example/"})])[0].reason == "blocked_host"
-    assert judge([Document("あ" * 400, {"url": "https://good.example/"})])[0].reason is None
-
-
 def test_bounds_and_lists_can_be_changed_one_by_one(tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("禁句\n", encoding="utf-8")
@@ -459,86 +351,6 @@ def test_words_of_sudachi() -> None:
     spans = cut(long).tolist()
     assert "".join(long[a:b] for a, b, _ in spans) == long
     assert {long[a:b] for a, b, _ in spans} == {"吾輩", "は", "猫", "で", "ある", "。"}
-
-
-def test_edits() -> None:
-    assert japanese_lines("abc\n日本\nこれはhttps://a.jp/ です\n" + "x" * 100 + "。") == "これは です"
-    footer = EDITS["footer"]()
-    body = "\n".join(unlike(30, 40 * i) for i in range(12))
-    assert footer(f"{body}\nホーム プライバシーポリシー\n{unlike(9)}") == body
-    assert footer(body) == body
-    assert footer("") == ""
-    assert swallow_punctuation("文，文．") == "文、文。"
-    assert swallow_punctuation("文，，文、文、") == "文，，文、文、"  # more runs of the Japanese mark
-    assert swallow_punctuation("文，，文、３，Ａ，字，") == "文、、文、３，Ａ，字、"
-    edit = EditConfig.model_validate({"kind": "edit", "edits": ["swallow-punctuation", "footer"]}).build()
-    (verdict,) = edit([Document("文，文．", {"id": 1})])
-    assert (verdict.document.text, verdict.document.meta, verdict.reason) == ("文、文。", {"id": 1}, None)
-
-
-def test_a_preset_edits_what_its_rules_have_kept() -> None:
-    judge = stage("llm-jp-v1", without=["compression"])
-    (verdict,) = judge([Document("No kana here\nかな。\n" + "漢" * 60)])
-    assert (verdict.reason, verdict.document.text) == (None, "かな。")
-    assert verdict.measures["kuten_fraction"] == 1 / 77  # of the text as it was
-    (verdict,) = judge([Document("No kana here\n" + "漢" * 60)])
-    assert (verdict.reason, verdict.document.text[:2]) == ("kana", "No")
-    own = stage("llm-jp-v1", without=["compression", "kana", "kuten"])
-    assert own([Document("No kana here。\n")])[0].reason == "emptied"
-
-
-@pytest.mark.parametrize(
-    ("line", "prose"),
-    [
-        ("このコマンドはファイルを表示する。", True),
-        ("オプション", False),
-        ("表示する", False),
-        ("usage: ls [-l] [file...]", False),
-        ("int main(int argc, char *argv[]) は関数", False),
-        ("日本語日本語日本語日本語", False),
-        ("abcdefのa", False),
-        ("abcd fg表計の", True),
-    ],
-)
-def test_prose_lines(line: str, prose: bool) -> None:
-    assert is_prose(line) is prose
-    other = "この行はいつも文章である。"
-    assert EDITS["prose-lines"]()(f"{line}\n\n{other}\n") == (f"{line}\n{other}" if prose else other)
-
-
-@pytest.mark.parametrize(
-    ("kept_one", "dropped_one"),
-    [
-        ("漢字がある。", "漢字ある。"),  # 6 characters
-        ("あ" * 1022 + "。", "あ" * 1023 + "。"),
-        ("ひ" + "漢" * 18 + "。", "ひ" + "漢" * 19 + "。"),  # 5% hiragana
-        ("あ" * 7 + "abc", "あ" * 6 + "abc"),  # 70% Japanese
-    ],
-)
-def test_sentences_at_the_thresholds_of_nwjc(kept_one: str, dropped_one: str) -> None:
-    edit = EDITS["nwjc-sentences"]()
-    assert edit(kept_one) == kept_one
-    assert edit(dropped_one) == ""
-    judge = stage("nwjc")
-    assert judge([Document(kept_one)])[0].reason is None
-    assert judge([Document(dropped_one)])[0].reason == "emptied"
-
-
-@given(texts)
-def test_sentences_are_the_line(text: str) -> None:
-    assert "".join(sentences(text)) == text
-    assert all(sentences(text))
-
-
-def test_sentences_of_nwjc() -> None:
-    assert list(sentences("一。「二。」と三！？（四。）")) == ["一。", "「二。」と三！？", "（四。）"]
-    edit = EDITS["nwjc-sentences"]()
-    text = "これは文である。x = 1; y = 2!「はい、そうです。」と言った。\n\n見出し\n　次の文は残る？！ OK.\n"
-    assert edit(text) == "これは文である。「はい、そうです。」と言った。\n次の文は残る？！"
-    assert edit(edit(text)) == edit(text)
-    assert edit("") == edit("。。。\n！」\n") == ""
-    (verdict,) = stage("nwjc")([Document(text, {"id": 1})])
-    assert (verdict.reason, verdict.document.text, verdict.document.meta) == (None, edit(text), {"id": 1})
 
 
 def test_the_tables_in_the_docs_are_current() -> None:
