@@ -149,9 +149,9 @@ def test_tables() -> None:
         "jpllm": (500, {"whole": [1.0, 1.0], "prose": [2.0, 2.0]}),
     }
     lines = ablation_table(rows, 1000).splitlines()
-    assert "whole: bits per byte, mean of 2 | deviation | above the best | prose: bits per byte, mean of 2" in lines[0]
-    assert lines[2:] == [
-        "| raw | 1,000 | 1.00 | 2.1000 | 0.1414 | 110.0% | 1.0000 | 0.0000 | 0.0% |",
-        "| jpllm | 500 | 2.00 | 1.0000 | 0.0000 | 0.0% | 2.0000 | 0.0000 | 100.0% |",
+    assert "whole: bits per byte, mean of 2 | deviation | above the best | in errors | prose: bits per" in lines[0]
+    assert lines[2:] == [  # 1.1 above, in roots of (0.02 / 2 + 0 / 2)
+        "| raw | 1,000 | 1.00 | 2.1000 | 0.1414 | 110.0% | 11.0 | 1.0000 | 0.0000 | 0.0% |  |",
+        "| jpllm | 500 | 2.00 | 1.0000 | 0.0000 | 0.0% |  | 2.0000 | 0.0000 | 100.0% | inf |",
     ]
     assert Kept().precision == 0
