@@ -69,9 +69,12 @@ def schedule(
     Predictions from the given times. "bubble" is the share of all ranks' time that is idle in one step by itself;
     "between steps" where a rank that is done starts the next step without waiting for the others.
     """
+    from pyjpllm.cli.outputs import file_to_write
     from pyjpllm.files import atomic_write
     from pyjpllm.parallel.pipeline import NAMES, draw, named, simulate
 
+    if html is not None:
+        file_to_write("--html", html)
     if name is not None and name not in (*NAMES, SEARCHED):
         raise UserError(f"plan schedule {name!r}: no such schedule{did_you_mean(name, (*NAMES, SEARCHED))}")
     if placement not in ("v", "straight"):

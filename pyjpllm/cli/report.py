@@ -19,10 +19,13 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Write one self-contained HTML page about a run, and print its figures in short."""
+    from pyjpllm.cli.outputs import file_to_write
     from pyjpllm.evaluation.metrics import read_run
     from pyjpllm.evaluation.report import write_page
     from pyjpllm.evaluation.summary import summarize, summary_dict, summary_lines
 
+    if out is not None:
+        file_to_write("--out", out)
     found = read_run(run)
     summary = summarize(found)
     page = write_page(found, summary, out)

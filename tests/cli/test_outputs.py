@@ -17,6 +17,8 @@ COMMANDS = {
     "tokenizer": ["tokenizer", "train", "a.jsonl", "--out"],
     "encode": ["tokenizer", "encode", "a.jsonl", "--tokenizer", "t", "--out"],
     "inspect": ["corpus", "inspect", "a.jsonl", "--preset", "nwjc", "--html"],
+    "plan": ["plan", "schedule", "zb-v", "--html"],
+    "report": ["report", "run", "--out"],
 }
 
 
@@ -32,7 +34,7 @@ def test_a_path_below_a_file(
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["perplexity", "classifier", "inspect"])
+@pytest.mark.parametrize("name", ["perplexity", "classifier", "inspect", "plan", "report"])
 def test_a_folder_in_place_of_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,10 +102,73 @@ def test_json_of_one_document(corpus: Path, capsys: pytest.CaptureFixture[str]) 
         (["--preset", "hojichar", "--index", "7"], "--index 7: the input has no such document"),
         (["--preset", "hojichar", "--words", "scripts"], "--words scripts; did you mean 'script'?"),
         (["--preset", "hojichar", "--compatible"], "hojichar has no compatible mode"),
+        ([], "whose rules? Either --preset NAME or --config PIPELINE is needed, and not both"),
+        (["--preset", "hojichar", "--config", "p.toml"], "and not both"),
+        (["--preset", "hojichar", "--stage", "first"], "--stage first: is one of a pipeline; write --config PIPELINE"),
     ],
 )
 def test_mistakes(corpus: Path, more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["corpus", "inspect", str(corpus), *more]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+PIPELINE = """\
+[input]
+paths = ["crawl"]
+
+[[stage]]
+kind = "normalize"
+
+[[stage]]
+kind = "rules"
+preset = "hojichar"
+without = ["nouns", "word_repetition"]
+override.advertising = { at_most = 50 }
+words = "script"
+"""
+
+
+def test_the_rules_of_a_pipeline(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "pipeline.toml"
+    config.write_text(PIPELINE, encoding="utf-8")
+    words = ["corpus", "inspect", str(corpus), "--config", str(config)]
+    assert run([*words, "--html", str(tmp_path / "page.html")]) == 0
+    out = capsys.readouterr().out
+    assert any(line.split() == ["advertising", "40", "<=", "50"] for line in out.splitlines())
+    assert "nouns" not in out
+    assert "<h2>Dropped: " in (tmp_path / "page.html").read_text(encoding="utf-8")
+    config.write_text(PIPELINE + '[[stage]]\nkind = "rules"\nname = "again"\npreset = "nwjc"\n', encoding="utf-8")
+    assert run([*words, "--stage", "again", "--index", "0"]) == 0
+    assert "document 0: kept, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "more", "said"),
+    [
+        (PIPELINE, ["--stage", "rule"], "--stage rule: no stage of rules of p.toml; did you mean 'rules'?"),
+        (PIPELINE, ["--words", "sudachi"], "--words sudachi: is for --preset; the stage of p.toml says that itself"),
+        (PIPELINE, ["--compatible"], "--compatible: is for --preset"),
+        (PIPELINE[: PIPELINE.index('[[stage]]\nkind = "rules"')], [], "p.toml: has no stage of rules to inspect"),
+        (
+            PIPELINE + '[[stage]]\nkind = "rules"\nname = "again"\npreset = "nwjc"\n',
+            [],
+            "p.toml: has several stages of rules; name one: --stage rules or again",
+        ),
+    ],
+)
+def test_mistakes_of_pipelines(
+    pipeline: str,
+    more: list[str],
+    said: str,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(corpus.parent)
+    Path("p.toml").write_text(pipeline, encoding="utf-8")
+    assert run(["corpus", "inspect", str(corpus), "--config", "p.toml", *more]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert len(err.splitlines()) == 1
