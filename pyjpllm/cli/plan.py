@@ -21,6 +21,8 @@ app = typer.Typer(help="What a layout will do, before it runs.", no_args_is_help
 
 EXAMPLE = "Example: jpllm plan schedule zb-v --ranks 4 --micro-batches 8 --html zb-v.html"
 SEARCHED = "searched"
+_FOR = {"chunks": "interleaved", **dict.fromkeys(("memory", "placement", "one_step", "tries"), SEARCHED)}
+"""The options that one schedule alone reads."""
 
 
 @app.callback()
@@ -30,6 +32,7 @@ def _group() -> None:
 
 @app.command("schedule", epilog=EXAMPLE)
 def schedule(
+    context: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -77,6 +80,11 @@ def schedule(
         file_to_write("--html", html)
     if name is not None and name not in (*NAMES, SEARCHED):
         raise UserError(f"plan schedule {name!r}: no such schedule{did_you_mean(name, (*NAMES, SEARCHED))}")
+    for option, reader in _FOR.items():
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE" and name not in _compared_with(reader):
+            written = f"--{option.replace('_', '-')}"
+            raise UserError(f"{written} is for the schedule {reader}; leave it out, or write plan schedule {reader}")
     if placement not in ("v", "straight"):
         raise UserError(f"--placement {placement!r}{did_you_mean(placement, ('v', 'straight'))}")
     three = _three(times)
@@ -106,6 +114,11 @@ def schedule(
         typer.echo(f"\n{drawings[0][0]}")
     if html is not None:
         typer.echo(f"page: {html}")
+
+
+def _compared_with(reader: str) -> tuple[str | None, ...]:
+    """The names that plan a schedule: its own, and none at all, by which all but the searched one are compared."""
+    return (reader,) if reader == SEARCHED else (reader, None)
 
 
 MEMORY_EXAMPLE = "Example: jpllm plan memory config.toml parallel.pipeline=4 --ranks 16"

@@ -57,6 +57,9 @@ def test_one_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
         (["--times", "1,0,1"], "--times '1,0,1': each must be above 0"),
         (["searched", "--memory", "0.5"], "--memory 0.5: a rank holds at least one micro-batch of its part: 1 or more"),
         (["--ranks", "0"], "--ranks"),
+        (["zb-v", "--chunks", "4"], "--chunks is for the schedule interleaved; leave it out, or write plan schedule"),
+        (["--memory", "4"], "--memory is for the schedule searched; leave it out, or write plan schedule searched"),
+        (["1f1b", "--one-step"], "--one-step is for the schedule searched"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
