@@ -63,9 +63,11 @@ def command(
     With --to checkpoint, SRC's weights become step 0 of a run in DST, and `jpllm train CONFIG --run DST` starts from
     it. (A run also starts from a Hugging Face folder that its config names as model.init_from.)
     """
+    from pyjpllm.cli.outputs import folder_to_write
     from pyjpllm.training import find_model
 
     model = find_model(source)
+    folder_to_write("DST", target)
     if target.resolve() == model.resolve():
         raise UserError(f"{target} is the source itself; name another folder")
     if to is Target.checkpoint:
@@ -89,8 +91,6 @@ def _to_hf(source: Path, target: Path, dtype: Dtype | None, tokenizer: Path | No
     from pyjpllm.model.huggingface import export
     from pyjpllm.ops.types import DTYPES
 
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file; name a folder")
     if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
         raise UserError(f"{target} holds something else than a Hugging Face model; name a new folder")
     state, config, own, found = _read(source)

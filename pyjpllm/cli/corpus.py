@@ -46,6 +46,7 @@ def build(
 ) -> None:
     """Run a pipeline, on this process or, under mpirun or srun, on all ranks of the job; interrupted, go on with it."""
     from pyjpllm.cli.exchange import exchange
+    from pyjpllm.cli.outputs import folder_to_write
     from pyjpllm.corpus.build import build_corpus
     from pyjpllm.corpus.config import load_corpus_config, stage_name
     from pyjpllm.corpus.intake.html import check_extract
@@ -65,6 +66,7 @@ def build(
         names = ", ".join(stage_name(stage) for stage in pipeline.stages) or "no stage"
         typer.echo(f"{config}: ready; {counted(len(files), 'file')}; {names}")
         return
+    folder_to_write("--run", run)
     with exchange() as ranks, _Display(ranks.size) as display:
         report = build_corpus(pipeline, run, tokens=tokens, exchange=ranks, progress=display.say)
         first = ranks.rank == 0

@@ -19,6 +19,8 @@ def folder_to_write(option: str, path: Path, folder: Path | None = None) -> None
     """Raise UserError where ``folder`` (by default ``path``) is none, or nothing may be written there."""
     wanted = (folder or path).absolute()
     there = next(each for each in (wanted, *wanted.parents) if os.path.lexists(each))
+    if there == path.absolute() and not there.is_dir():
+        raise UserError(f"{option} {path}: is a file; name a folder")
     if not there.is_dir():
         raise UserError(f"{option} {path}: {_shown(there)} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):

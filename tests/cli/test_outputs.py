@@ -16,6 +16,7 @@ COMMANDS = {
     "classifier": ["corpus", "classifier", "train", "a.jsonl", "--out"],
     "tokenizer": ["tokenizer", "train", "a.jsonl", "--out"],
     "encode": ["tokenizer", "encode", "a.jsonl", "--tokenizer", "t", "--out"],
+    "build": ["corpus", "build", "p.toml", "--run"],
     "inspect": ["corpus", "inspect", "a.jsonl", "--preset", "nwjc", "--html"],
     "plan": ["plan", "schedule", "zb-v", "--html"],
     "report": ["report", "run", "--out"],
@@ -28,6 +29,7 @@ def test_a_path_below_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.jsonl").write_text(TEXT, encoding="utf-8")
+    Path("p.toml").write_text('input.paths = ["a.jsonl"]\n', encoding="utf-8")
     assert run([*COMMANDS[name], "a.jsonl/x/m"]) == 2
     err = capsys.readouterr().err
     assert f"{COMMANDS[name][-1]} a.jsonl/x/m: a.jsonl is no folder" in err
@@ -43,6 +45,15 @@ def test_a_folder_in_place_of_a_file(
     Path("m").mkdir()
     assert run([*COMMANDS[name], "m"]) == 2
     assert f"{COMMANDS[name][-1]} m: is a folder; name a file in it" in capsys.readouterr().err
+
+
+def test_a_file_in_place_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text('input.paths = ["a.jsonl"]\n', encoding="utf-8")
+    assert run([*COMMANDS["build"], "p.toml"]) == 2
+    assert capsys.readouterr().err == "jpllm: --run p.toml: is a file; name a folder\n"
 
 
 def test_folders_are_made_and_things_are_counted_in_words(
