@@ -29,6 +29,9 @@ _WEB_NAMES = {
     "iso-8859-1": "cp1252", "latin1": "cp1252", "us-ascii": "cp1252", "ascii": "cp1252", "windows-1252": "cp1252",
     "utf-16": "utf-16-le", "unicode": "utf-16-le", "ucs-2": "utf-16-le",
 }  # fmt: skip
+# Codecs of Python's that are no encodings of pages: three that refuse bytes whatever is asked of them, and three that
+# can make halves of surrogate pairs.
+_NO_ENCODINGS = ("undefined", "idna", "punycode", "utf-7", "unicode-escape", "raw-unicode-escape")
 _NEIGHBOURS = ("gb18030", "big5hkscs", "cp949")
 # Stricter first; the later ones know characters of vendors (circled digits and the like in EUC-JP and ISO-2022-JP).
 _DECODERS = {
@@ -75,11 +78,16 @@ def python_name(declared: str) -> str | None:
     """The codec that a page means by a name; None where there is none."""
     word = declared.strip().strip("\"'").lower()
     name = _WEB_NAMES.get(word, word)
+    return name if is_encoding(name) else None
+
+
+def is_encoding(name: str) -> bool:
+    """Whether Python has a codec of this name that text is written in."""
     try:
         info = codecs.lookup(name)
     except (LookupError, ValueError):
-        return None
-    return name if getattr(info, "_is_text_encoding", True) else None
+        return False
+    return getattr(info, "_is_text_encoding", True) and info.name not in _NO_ENCODINGS
 
 
 def declared_encodings(data: bytes, header: str = "") -> list[str]:

@@ -27,6 +27,7 @@ FAULTS: dict[str, str] = {
     "no-text": "no key or column text",
     "text-no-string": "text is not a string",
     "meta-no-object": "meta is not an object",
+    "no-json-value": "a column of Parquet holds what JSON has not, such as an infinite number",
     "half-a-pair": "half of a surrogate pair, which is no character",
     "empty-text": "no text, or nothing but white space",
     # Parquet
@@ -44,7 +45,8 @@ FAULTS: dict[str, str] = {
     # pairs of pages
     "no-original": "a translated page whose original is not there",
     "pages-differ": "a translated page and its original have no id in common, or other elements in another order",
-    # stages
+    # what is no fault of the input
+    "reader-failed": "a reader raised an error, and the rest of the file is not read: a bug, please report it",
     "stage-failed": "a stage raised an error about this document: a bug, please report it",
 }
 

@@ -12,7 +12,7 @@ from pyjpllm.corpus.config import CorpusConfig, stage_name
 from pyjpllm.corpus.counts import Counts, StageCounts, counts_from_json
 from pyjpllm.corpus.decisions import decided
 from pyjpllm.corpus.documents import Document
-from pyjpllm.corpus.faults import EXCERPT, Fault, Skip
+from pyjpllm.corpus.faults import EXCERPT, Fault, Skip, excerpt_of
 from pyjpllm.corpus.intake import Bounds, Extraction, Item, read_span
 from pyjpllm.corpus.intake.html import LINK_FRACTION
 from pyjpllm.corpus.layout import RunFolder
@@ -107,7 +107,14 @@ class Job:
             elif isinstance(item, Fault):
                 sink.set_aside(item)
             else:
-                size = len(item.text.encode())
+                try:
+                    size = len(item.text.encode())
+                except UnicodeEncodeError:
+                    detail = "the text holds half of a surrogate pair, which is no character"
+                    sink.set_aside(
+                        Fault("half-a-pair", str(item.meta.get("url", "")), 0, detail, excerpt_of(item.text))
+                    )
+                    continue
                 if self._pass.number == 0:
                     sink.counts.read.add(item, size)
                 batch.append((item, size))

@@ -2,12 +2,14 @@
 
 JSON Lines   an object a line with `text`, and if it has one an object `meta`; other keys are put into the meta
 Parquet      a column `text`; a column `meta` (a struct, or JSON as text); other columns are put into the meta
+             (``pyjpllm.corpus.meta.plain`` says how)
 plain text   a file is one document
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.inputs import expand_inputs, suffix_of
+from pyjpllm.corpus.meta import MAX_DEPTH, plain, rows, too_deep
 from pyjpllm.corpus.streams import read_lines, read_whole
 from pyjpllm.errors import UserError, nearest
 
@@ -64,31 +67,51 @@ def parse_json_line(line: bytes, where: str) -> Document:
     """The document of one line of JSON. Raises RecordError."""
     text = decode(line, where)
     try:
-        record, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
-        if end != len(text):  # white space around it, or no object alone
-            record = _DECODER.decode(text)
+        record = _parsed(text)
     except json.JSONDecodeError as error:
         raise RecordError("not-json", where, f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise RecordError("too-deep", where, "JSON nested too deeply") from None
-    except ValueError as error:  # NaN and the like; a whole number of more digits than Python converts
+    except ValueError as error:
         raise RecordError("not-json", where, f"not JSON: {str(error).split(';')[0]}") from None
     if not isinstance(record, dict):
         raise RecordError("not-an-object", where, f"an object is expected, this is {_kind(record)}")
     if "text" not in record:
         raise RecordError("no-text", where, f"no key 'text'{nearest_key(record)}")
     document = checked(record.pop("text"), record.pop("meta", None), record, where)
-    if "\\ud" in text or "\\uD" in text:  # else a line of UTF-8 cannot hold half a pair
-        check_encodable(json.dumps(dict(document.meta), ensure_ascii=False), "'meta'", where)
+    _check_meta(document, text, where)
     return document
+
+
+def _parsed(text: str) -> Any:
+    """Raises JSONDecodeError, RecursionError, and ValueError for numbers that are none: NaN, those beyond all floats,
+    and whole ones of more digits than Python converts."""
+    value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+    # else: white space around it, or no object alone
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no value")
 
 
+def _finite(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        raise ValueError(f"{word} is too large a number")
+    return number
+
+
 # json.loads makes one of these at each call where it is given an option: for a short document half of the work.
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+
+
+def _check_meta(document: Document, text: str, where: str) -> None:
+    """Raises RecordError for a meta, parsed from ``text``, that could not be written again."""
+    if text.count("{") + text.count("[") > MAX_DEPTH and too_deep(document.meta):
+        raise RecordError("too-deep", where, f"'meta' is nested more than {MAX_DEPTH} deep")
+    if "\\ud" in text or "\\uD" in text:  # else UTF-8 cannot hold half a pair
+        check_encodable(json.dumps(dict(document.meta), ensure_ascii=False), "'meta'", where)
 
 
 def checked(text: Any, meta: Any, others: dict[str, Any], where: str) -> Document:
@@ -123,7 +146,8 @@ def decode(data: bytes, where: str) -> str:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    names |= {int: "a number", float: "a number", bytes: "binary"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def nearest_key(keys: Iterable[str]) -> str:
@@ -151,22 +175,45 @@ def _read_parquet(path: Path) -> Iterator[Document]:
         while True:
             try:
                 batch = next(batches, None)
-                rows = [] if batch is None else batch.to_pylist()
-            except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                found = [] if batch is None else rows(batch)
+            except (pyarrow.ArrowException, OSError, ValueError) as error:
                 raise UserError(f"{path}: damaged after row {number} ({str(error).splitlines()[0]})") from None
             if batch is None:
                 return
-            for row in rows:
+            for row in found:
                 number += 1
-                where = f"{path}, row {number}"
-                yield checked(row.pop("text"), parquet_meta(row.pop("meta", None), where), row, where)
+                yield parquet_document(row, f"{path}, row {number}")
 
 
-def parquet_meta(meta: Any, where: str) -> Any:
-    """A column ``meta`` as an object where it is JSON as text. Raises RecordError."""
-    if not isinstance(meta, str):
-        return meta
+def parquet_document(row: Mapping[str, Any], where: str) -> Document:
+    """The document of a row of a Parquet file: the values of its columns by their names. Raises RecordError."""
+    others = dict(row)
+    text, meta = others.pop("text"), others.pop("meta", None)
+    if isinstance(text, bytes):  # as writers that do not mark UTF-8 leave it
+        text = decode(text, where)
+    written = meta if isinstance(meta, str) else ""
+    if isinstance(meta, str):
+        meta = _parsed_meta(meta, where)
+    elif meta is not None:
+        meta = _plain("meta", meta, where)
+    document = checked(text, meta, {name: _plain(name, value, where) for name, value in others.items()}, where)
+    _check_meta(document, written, where)
+    return document
+
+
+def _parsed_meta(text: str, where: str) -> Any:
     try:
-        return json.loads(meta) if meta else None
+        return _parsed(text) if text else None
     except json.JSONDecodeError as error:
         raise RecordError("meta-no-object", where, f"'meta' is text, but no JSON: {error.msg}") from None
+    except RecursionError:
+        raise RecordError("too-deep", where, "'meta' is JSON nested too deeply") from None
+    except ValueError as error:
+        raise RecordError("meta-no-object", where, f"'meta' is no JSON: {str(error).split(';')[0]}") from None
+
+
+def _plain(name: str, value: Any, where: str) -> Any:
+    try:
+        return plain(value)
+    except ValueError as error:
+        raise RecordError("no-json-value", where, f"'{name}' cannot go into the meta: {error}") from None

@@ -25,7 +25,8 @@ WRITABLE = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _ROWS = 1024
 # Characters of JSON Lines that wait for the stream: one call for many short documents.
 _HELD = 1 << 18
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
+# Without NaN and Infinity, which are no JSON: such a file could not be read again.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def json_line(document: Document) -> str:
@@ -130,7 +131,7 @@ class DocumentWriter:
         self._open.push(finish)
 
         def add(document: Document) -> None:
-            rows.append({"text": document.text, "meta": json.dumps(dict(document.meta), ensure_ascii=False)})
+            rows.append({"text": document.text, "meta": _ENCODER.encode(dict(document.meta))})
             if len(rows) >= _ROWS:
                 flush()
 

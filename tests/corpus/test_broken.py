@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.aliases
 import gzip
 import json
 import os
@@ -82,8 +83,57 @@ def test_one_run_over_all_of_it(tmp_path: Path) -> None:
 
 
 def test_every_fault_has_a_case() -> None:
-    elsewhere = {"missing-file", "unreadable-file", "stage-failed", "no-original", "pages-differ"}
+    elsewhere = {"missing-file", "unreadable-file", "no-original", "pages-differ", "reader-failed", "stage-failed"}
     assert {reason for case in CASES for reason in case.faults} == set(FAULTS) - elsewhere
+
+
+@pytest.mark.parametrize("codec", sorted(set(encodings.aliases.aliases.values()) | {"undefined", "idna", "punycode"}))
+def test_whatever_encoding_a_page_declares(codec: str, tmp_path: Path) -> None:
+    for name, body in (
+        ("cp932", "日本語の文章です。"),
+        ("euc_jp", "かな"),
+        ("utf-16-le", "日"),
+        ("ascii", "+2AA- \\ud800"),
+    ):
+        path = tmp_path / "a.html"
+        path.write_bytes(f"<meta charset={codec}>".encode() + body.encode(name))
+        for item in items(path):
+            if isinstance(item, Document):
+                item.text.encode()
+            else:
+                assert isinstance(item, Fault)
+                assert item.reason in ("undecodable", "empty-text")
+
+
+def test_an_error_of_a_reader_ends_its_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("pyjpllm.corpus.intake.warc.document_of", fails)
+    path = tmp_path / "a.warc"
+    path.write_bytes(page())
+    (tmp_path / "b.jsonl").write_bytes(GOOD)
+    assert [(item.reason, item.detail) for item in items(path) if isinstance(item, Fault)] == [
+        ("reader-failed", "RuntimeError: odd")
+    ]
+    report = build_corpus(CorpusConfig(input=InputConfig(paths=[str(tmp_path)])), tmp_path / "run")
+    assert report["set_aside"] == {"reader-failed": 1}
+    assert report["written"]["documents"] == 1
+
+
+def test_text_that_is_none_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_bytes(GOOD)
+    found = [Document("a\ud800", {"url": "http://a.jp/"}), Document("b")]
+    monkeypatch.setattr("pyjpllm.corpus.job.read_span", lambda *_: iter(found))
+    report = build_corpus(CorpusConfig(input=InputConfig(paths=[str(tmp_path)])), tmp_path / "run")
+    assert report["set_aside"] == {"half-a-pair": 1}
+    assert report["written"]["documents"] == 1
+
+
+def test_the_page_has_every_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "corpus.md").read_text(encoding="utf-8")
+    for reason, meaning in FAULTS.items():
+        assert f"| `{reason}` | {meaning} |" in page
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

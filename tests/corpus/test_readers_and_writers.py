@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjpllm.corpus import Document, DocumentWriter, read_documents
+from pyjpllm.corpus.meta import MAX_DEPTH, too_deep
 from pyjpllm.corpus.writers import json_line
 from pyjpllm.errors import UserError
 
@@ -238,6 +241,59 @@ def test_parquet_of_others(tmp_path: Path) -> None:
 def test_bad_parquet(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(read_documents(parquet(tmp_path / "d.parquet", columns)))
+
+
+def test_columns_of_all_kinds(tmp_path: Path) -> None:
+    """What JSON has not is written as text or number; the file that is made of it can be read again."""
+    when = datetime(2026, 11, 29, 1, 2, 3, 456789, UTC)
+    nanoseconds = pyarrow.array([1_000_000_001], pyarrow.timestamp("ns", "UTC"))
+    row = {
+        "text": "a",
+        "at": when,
+        "day": when.date(),
+        "clock": time(1, 2),
+        "took": timedelta(minutes=1.5),
+        "price": Decimal("1.10"),
+        "score": float("nan"),
+        "raw": b"\xff\x00",
+        "old": "古い".encode(),
+        "inner": {"list": [1.5, None], "at": when},
+    }
+    columns = {name: [value] for name, value in row.items()} | {"ns": nanoseconds}
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    (document,) = read_documents(path)
+    assert document.meta == {
+        "at": "2026-11-29T01:02:03.456789+00:00",
+        "day": "2026-11-29",
+        "clock": "01:02:00",
+        "took": 90.0,
+        "price": "1.10",
+        "score": None,
+        "raw": "/wA=",
+        "old": "古い",
+        "inner": {"list": [1.5, None], "at": "2026-11-29T01:02:03.456789+00:00"},
+        "ns": "1970-01-01T00:00:01+00:00",
+    }
+    for name in ("b.jsonl", "b.parquet"):
+        with DocumentWriter(tmp_path / name) as writer:
+            writer.add(document)
+        assert list(read_documents(tmp_path / name)) == [document]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"), DocumentWriter(tmp_path / name) as writer:
+        writer.add(Document("a", {"score": float("nan")}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(0, 130))
+def test_the_depth_of_meta(depth: int) -> None:
+    value: Any = 1
+    for place in range(depth):
+        value = [value] if place % 2 else {"a": value}
+    assert too_deep(value) == (depth > MAX_DEPTH)
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

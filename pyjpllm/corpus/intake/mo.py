@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.encoding import is_encoding
 from pyjpllm.corpus.faults import Fault, Skip, excerpt_of
 from pyjpllm.corpus.intake.bounded import Bounds
 from pyjpllm.corpus.intake.item import Item, Span
@@ -66,11 +67,7 @@ def _charset(head: bytes) -> str | None:
         return None
     words = head[start + len(_CHARSET) :].split(None, 1)
     name = words[0].decode("ascii", "replace") if words else ""
-    try:
-        "".encode(name)
-    except (LookupError, ValueError):
-        return None
-    return name
+    return name if is_encoding(name) else None
 
 
 def _document(original: bytes, translation: bytes, charset: str, path: str, at: int) -> Item:

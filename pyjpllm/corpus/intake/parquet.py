@@ -9,7 +9,8 @@ from typing import Any
 from pyjpllm.corpus.faults import Fault, excerpt_of
 from pyjpllm.corpus.intake.bounded import Bounds
 from pyjpllm.corpus.intake.item import Item, Span
-from pyjpllm.corpus.readers import RecordError, checked, nearest_key, parquet_meta
+from pyjpllm.corpus.meta import rows
+from pyjpllm.corpus.readers import RecordError, nearest_key, parquet_document
 
 _ROWS = 256
 
@@ -23,7 +24,9 @@ def row_groups(path: Path) -> list[int]:
         meta = pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError):
         return []  # reading it says what is wrong with it
-    return [meta.row_group(number).total_byte_size for number in range(meta.num_row_groups)]
+    groups = (meta.row_group(number) for number in range(meta.num_row_groups))
+    # A group's own total_byte_size is that of its pages unpacked.
+    return [sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups]
 
 
 def read_parquet(span: Span, bounds: Bounds) -> Iterator[Item]:
@@ -49,11 +52,11 @@ def read_parquet(span: Span, bounds: Bounds) -> Iterator[Item]:
         end = file.num_row_groups if span.end is None else min(span.end, file.num_row_groups)
         number = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
         for group in range(span.start, end):
-            rows = _rows(file, group)
+            left = _rows(file, group)
             while True:
                 try:
-                    row = next(rows, None)
-                except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                    row = next(left, None)
+                except (pyarrow.ArrowException, OSError, ValueError) as error:
                     yield Fault("bad-parquet", path, number, f"row group {group}: {_first_line(error)}")
                     break
                 if row is None:
@@ -64,15 +67,14 @@ def read_parquet(span: Span, bounds: Bounds) -> Iterator[Item]:
 
 def _rows(file: Any, group: int) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], use_threads=False):
-        yield from batch.to_pylist()
+        yield from rows(batch)
 
 
 def _document(row: dict[str, Any], path: str, number: int, bounds: Bounds) -> Item:
-    text, meta = row.pop("text"), row.pop("meta", None)
     try:
-        document = checked(text, parquet_meta(meta, path), row, path)
+        document = parquet_document(row, path)
     except RecordError as error:
-        return Fault(error.reason, path, number, error.what, excerpt_of(str(text)))
+        return Fault(error.reason, path, number, error.what, excerpt_of(str(row["text"])))
     if len(document.text.encode()) > bounds.document:
         detail = f"a text of more than input.max_document_mib = {bounds.document >> 20}"
         return Fault("too-long", path, number, detail, excerpt_of(document.text))

@@ -25,6 +25,15 @@ SUFFIXES = (*inputs.SUFFIXES, *_WARC, *_HTML, ".mo")
 
 def read_span(span: Span, bounds: Bounds, extraction: Extraction = _MAIN) -> Iterator[Item]:
     """The items of a span, in their order; the same ones each time. Whatever is in the file, nothing is raised."""
+    try:
+        yield from _read(span, bounds, extraction)
+    except MemoryError:
+        raise  # says nothing about the file
+    except Exception as error:
+        yield Fault("reader-failed", str(span.path), 0, f"{type(error).__name__}: {error}")
+
+
+def _read(span: Span, bounds: Bounds, extraction: Extraction) -> Iterator[Item]:
     path = str(span.path)
     try:
         status = span.path.stat()
