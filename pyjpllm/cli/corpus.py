@@ -39,8 +39,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 def build(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The pipeline, a TOML file.", show_default=False)],
     run: Annotated[
-        Path, typer.Option("--run", help="The run's folder; the same command goes on with it.", show_default=False)
-    ],
+        Path | None,
+        typer.Option("--run", help="The run's folder; the same command goes on with it.", show_default=False),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check the config and its stages, and read nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +53,8 @@ def build(
     from pyjpllm.corpus.intake.html import check_extract
     from pyjpllm.corpus.report import counted, show
 
+    if run is None and not check:
+        raise UserError("corpus build needs --run DIR, the folder that it writes; --check needs none")
     pipeline = load_corpus_config(config)
     for stage in pipeline.stages:
         stage.build()  # whatever is missing is said before anything starts
@@ -66,6 +69,7 @@ def build(
         names = ", ".join(stage_name(stage) for stage in pipeline.stages) or "no stage"
         typer.echo(f"{config}: ready; {counted(len(files), 'file')}; {names}")
         return
+    assert run is not None
     folder_to_write("--run", run)
     with exchange() as ranks, _Display(ranks.size) as display:
         report = build_corpus(pipeline, run, tokens=tokens, exchange=ranks, progress=display.say)

@@ -29,6 +29,7 @@ from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
 from pyjpllm.corpus.pool import run_shards
 from pyjpllm.corpus.report import report_of
 from pyjpllm.corpus.stage import WithLimits
+from pyjpllm.corpus.stage_config import GlobalStepConfig
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 
@@ -114,15 +115,20 @@ def _prepare(
     used = _used(config, tokens)
     if folder.report.exists():  # done: the inputs may be gone
         return _known_run(folder, used, None)
+    used["files"] = {path: checksum for stage in config.stages for path, checksum in stage.files_read().items()}
     check_extract(config.input.extract)
     files, pairs = config.input.files(), config.input.pair_spans()
     pages = [page for pair in pairs for page in (pair.path, pair.original) if page is not None]
     state = [[str(file), *_state(file)] for file in (*files, *pages)]
     if folder.plan.exists():
         return _known_run(folder, used, state)
+    for stage in config.stages:
+        if isinstance(stage, GlobalStepConfig):
+            stage.begin()
     shards = plan_shards(files, config.run.shard_mib << 20, pairs)
     _write_json(folder.config, used)
-    _write_json(folder.plan, {"files": state, "shards": [shard.as_json() for shard in shards]})
+    # In ASCII: a file's name need not be UTF-8, and of JSON's escapes Python makes the same name again.
+    _write_json(folder.plan, {"files": state, "shards": [shard.as_json() for shard in shards]}, ascii_only=True)
     return len(state), shards
 
 
@@ -146,11 +152,18 @@ def _state(file: Path) -> tuple[int, int]:
 def _known_run(folder: RunFolder, used: dict[str, Any], state: list[list[Any]] | None) -> tuple[int, list[Shard]]:
     """The plan of the run that is there. Raises UserError where it was made with another config or other files."""
     before = json.loads(folder.config.read_bytes())
+    read_then = before.pop("files", {})
+    read_now = used.pop("files", read_then)
     if before != json.loads(json.dumps(used)):
         differs = next(name for name in used if before.get(name) != json.loads(json.dumps(used[name])))
         raise UserError(
             f"{folder.path}: holds a run whose [{differs}] is another; name another folder, or take back the change "
             f"(as it was: {folder.config})"
+        )
+    if read_then != read_now:
+        name = next(each for each in {**read_then, **read_now} if read_then.get(each) != read_now.get(each))
+        raise UserError(
+            f"{folder.path}: holds a run that read another {name}; name another folder, or take back the change"
         )
     plan = json.loads(folder.plan.read_bytes())
     if state is not None:
@@ -256,6 +269,6 @@ def _finish(folder: RunFolder, passes: Sequence[Pass], files: int, shards: int, 
     shutil.rmtree(folder.work, ignore_errors=True)  # last: a command that is killed here has nothing left to read
 
 
-def _write_json(path: Path, value: object) -> None:
+def _write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, ensure_ascii=ascii_only, indent=1) + "\n", encoding="utf-8")

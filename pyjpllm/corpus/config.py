@@ -141,6 +141,18 @@ class CorpusConfig(Section):
     run: RunConfig = RunConfig()
     stages: tuple[StageConfig | GlobalStepConfig, ...] = ()
 
+    @model_validator(mode="after")
+    def _a_folder_each(self) -> CorpusConfig:
+        folders: dict[Path, str] = {}
+        for stage in self.stages:
+            if isinstance(stage, CopiesConfig | NearCopiesConfig) and stage.save is not None:
+                first = folders.setdefault(Path(stage.save).resolve(), stage_name(stage))
+                if first != stage_name(stage):
+                    raise ConfigError(
+                        [f"the stages {first} and {stage_name(stage)} save into one folder, {stage.save!r}"]
+                    )
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """As plain values, defaults included."""
         return {

@@ -13,7 +13,7 @@ MinHash  the Jaccard similarity of the 3-grams of the whole document and the ite
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ from pyjpllm.corpus.readers import read_documents
 from pyjpllm.corpus.stage import Limits, Stage, Verdict
 from pyjpllm.corpus.stage_config import StageConfig
 from pyjpllm.errors import UserError
+from pyjpllm.files import sha256_of
 
 GRAM = 6
 _CANDIDATE = 0.1  # of an item's grams
@@ -237,6 +238,10 @@ class DecontaminationConfig(StageConfig):
     """Items of fewer letters and digits cannot be told from chance and are not looked for."""
     max_items: Positive = 10
     """6-grams that stand in more items than this (instructions that all begin with) do not count."""
+
+    def files_read(self) -> Mapping[str, str]:
+        """The evaluation sets."""
+        return {str(path): sha256_of(path) for path in expand_inputs(self.paths)}
 
     def build(self) -> Stage:
         """The stage. Raises UserError for sets that cannot be read, or hold nothing that can be looked for."""

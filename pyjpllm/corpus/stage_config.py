@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from pyjpllm.config.schema import Section
 from pyjpllm.corpus.stage import GlobalStep, Stage
+
+
+def _no_time_of_our_own(name: str) -> str:
+    if name in ("read", "write"):
+        raise ValueError(f"{name!r} is what the report calls the time of the pipeline's own; take another name")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_no_time_of_our_own)]
 
 
 class StageConfig(Section, ABC):
     """A `[[stage]]` that judges documents one by one. Its class has `kind: Literal["..."]` and its own fields."""
 
     kind: str
-    name: str = ""
+    name: Name = ""
     """Its name in the report, where a pipeline has two of a kind; by default the kind."""
 
     @abstractmethod
@@ -23,14 +36,28 @@ class StageConfig(Section, ABC):
         """Numbers of the documents' meta that it judges, so that reading measures those that cost something."""
         return frozenset()
 
+    def files_read(self) -> Mapping[str, str]:
+        """Checksums, by path, of the files that it reads beside the input: a run goes on with the same ones only.
+        Raises UserError for one that cannot be read."""
+        return {}
+
 
 class GlobalStepConfig(Section, ABC):
     """A `[[stage]]` that needs all documents together: a pass ends before it and another begins after it."""
 
     kind: str
-    name: str = ""
+    name: Name = ""
     """Its name in the report, where a pipeline has two of a kind; by default the kind."""
 
     @abstractmethod
     def build(self) -> GlobalStep:
         """The step, made once a rank."""
+
+    def files_read(self) -> Mapping[str, str]:
+        """Checksums, by path, of the files that it reads beside the documents: a run goes on with the same ones only.
+        Raises UserError for one that cannot be read."""
+        return {}
+
+    def begin(self) -> None:
+        """Called once, by one rank, before a new run's first shard. Raises UserError where what the step writes beside
+        the run's folder cannot be written, or is another's."""

@@ -17,8 +17,11 @@ import pytest
 from benchmarks.corpus import kills
 from pyjpllm.corpus import Document, DocumentWriter, read_documents
 from pyjpllm.corpus.build import build_corpus
-from pyjpllm.corpus.config import load_corpus_config
+from pyjpllm.corpus.config import ConfigError, CorpusConfig, InputConfig, load_corpus_config
+from pyjpllm.corpus.decontamination import DecontaminationConfig
+from pyjpllm.corpus.dedup.settings import CopiesConfig, NearCopiesConfig
 from pyjpllm.corpus.plan import Shard, plan_shards, shard_from_json
+from pyjpllm.corpus.rules import RulesConfig
 from pyjpllm.errors import UserError
 from tests.corpus.pipelines import contents, inputs, pipeline
 from tests.mpi import launch
@@ -178,6 +181,56 @@ def test_a_run_goes_on_only_with_the_same(tmp_path: Path) -> None:
         build_corpus(pipeline(folder), tmp_path / "other" / "file")
     with pytest.raises(UserError, match="no such file"):
         build_corpus(pipeline(tmp_path / "gone"), tmp_path / "new")
+
+
+def test_a_run_goes_on_only_with_the_files_that_its_stages_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "悪い言葉がある"}\n', encoding="utf-8")
+    words, hosts, items = tmp_path / "words.txt", tmp_path / "hosts.txt", tmp_path / "items.jsonl"
+    words.write_text("悪い", encoding="utf-8")
+    hosts.write_text("a.example", encoding="utf-8")
+    items.write_text(json.dumps({"text": "評価の問題である文はここに二十文字より長くある。"}), encoding="utf-8")
+    lists = {"ng": ["adult", str(words)]}
+    rules = {"kind": "rules", "preset": "swallow-v1", "lists": lists, "blocked_hosts": str(hosts)}
+    config = CorpusConfig(
+        input=InputConfig(paths=[str(tmp_path / "a.jsonl")]),
+        stages=(
+            RulesConfig.model_validate(rules),
+            DecontaminationConfig(kind="decontaminate", paths=[str(items)]),
+        ),
+    )
+    run = tmp_path / "run"
+    report = build_corpus(config, run)
+    for file in (words, hosts, items):
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        assert build_corpus(config, run) == report  # done: nothing is read again
+        (run / "report.json").rename(run / "report.away")
+        with pytest.raises(UserError, match=f"holds a run that read another .*{file.name}; name another folder"):
+            build_corpus(config, run)
+        (run / "report.away").rename(run / "report.json")
+        file.write_bytes(before)
+    (run / "report.json").unlink()
+    assert {**build_corpus(config, run), "seconds": 0} == {**report, "seconds": 0}
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for name in (b"\xc6\xfc.jsonl", b"\xcb\xdc.txt"):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(b'{"text": "a"}\n' if name.endswith(b"jsonl") else b"\xff")
+    for _ in range(2):
+        report = build_corpus(CorpusConfig(input=InputConfig(paths=[str(tmp_path / "in")])), tmp_path / "run")
+        assert report["written"]["documents"] == 1
+        assert report["set_aside"] == {"not-utf8": 1}
+        (tmp_path / "run" / "report.json").unlink()
+
+
+def test_two_steps_that_save_into_one_folder(tmp_path: Path) -> None:
+    first = CopiesConfig(kind="dedup-exact", save=str(tmp_path / "a" / ".." / "saved"))
+    second = NearCopiesConfig(kind="dedup-minhash", save=str(tmp_path / "saved"))
+    with pytest.raises(ConfigError, match="the stages dedup-exact and dedup-minhash save into one folder"):
+        CorpusConfig(input=InputConfig(paths=["a"]), stages=(first, second))
 
 
 def test_one_command_at_a_time(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_build_and_stats(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["corpus", "build", "c.toml", "--run", "r", "--check"]) == 0
+    assert run(["corpus", "build", "c.toml", "--check"]) == 0
     assert "ready; 1 file; normalize, language" in capsys.readouterr().out
     assert not (project / "r").exists()
     assert run(["corpus", "build", "c.toml", "--run", "r"]) == 0
@@ -171,6 +171,7 @@ def test_build_and_stats(project: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_mistakes_on_the_command_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
+        (["build", "c.toml"], "corpus build needs --run DIR"),
         (["stats", "in"], "is no run of 'jpllm corpus build'"),
         (["stats", "gone"], "no such folder"),
         (["build", "d.toml", "--run", "r"], "no such file; did you mean"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -11,10 +14,12 @@ from pyjpllm.corpus.dedup.documents import CopiesStep, Keep, NearCopiesStep
 from pyjpllm.corpus.dedup.lines import RepeatedUnitsStep, Unit
 from pyjpllm.corpus.dedup.lsh import solve_banding
 from pyjpllm.corpus.dedup.minhash import MinHasher
+from pyjpllm.corpus.dedup.signatures import SUFFIX, checksums
 from pyjpllm.corpus.dedup.substrings import RepeatedSubstringsStep
 from pyjpllm.corpus.folding import Folding
 from pyjpllm.corpus.stage import GlobalStep
 from pyjpllm.corpus.stage_config import GlobalStepConfig
+from pyjpllm.errors import UserError
 
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -38,14 +43,52 @@ class _DocumentsConfig(GlobalStepConfig):
             raise ValueError("measure and keep are two rules for the same thing: leave one out")
         return self
 
+    @model_validator(mode="after")
+    def _others_only(self) -> _DocumentsConfig:
+        if self.save is not None:
+            folder = Path(self.save).resolve()
+            for place in self.against:
+                if folder in (Path(place).resolve(), Path(place).resolve().parent):
+                    raise ValueError(
+                        f"save = {self.save!r} is compared against ({place!r}), and a run that goes on would find its "
+                        "own documents there: save them in another folder"
+                    )
+        return self
+
+    def files_read(self) -> Mapping[str, str]:
+        """The signature files of ``against``."""
+        return checksums(self.against, self._step().settings)
+
+    def begin(self) -> None:
+        """Makes the folder ``save``; signatures of an earlier run may not lie there."""
+        if self.save is None:
+            return
+        folder = Path(self.save)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            there = next(folder.glob(f"*{SUFFIX}"), None)
+        except OSError as error:
+            raise UserError(f"stage.save = {self.save!r}: no folder can be made there ({error.strerror})") from None
+        if there is not None:
+            raise UserError(
+                f"stage.save = {self.save!r}: has signatures of another run ({there.name}); name a new folder"
+            )
+
+    def build(self) -> GlobalStep:
+        """The step. Raises UserError for signature files that are not there or do not fit."""
+        checksums(self.against, self._step().settings)
+        return self._step()
+
+    @abstractmethod
+    def _step(self) -> CopiesStep | NearCopiesStep: ...
+
 
 class CopiesConfig(_DocumentsConfig):
     """Drops documents that equal another one (`copy`; `copy-elsewhere`: one of `against`)."""
 
     kind: Literal["dedup-exact"]
 
-    def build(self) -> GlobalStep:
-        """The step."""
+    def _step(self) -> CopiesStep:
         name = self.name or self.kind
         return CopiesStep(name, self.folding, self.keep, self.measure, tuple(self.against), self.save)
 
@@ -81,7 +124,10 @@ class NearCopiesConfig(_DocumentsConfig):
         return self
 
     def build(self) -> GlobalStep:
-        """The step. Raises UserError when no banding has the curve."""
+        """The step. Raises UserError when no banding has the curve, and for signature files that do not fit."""
+        return super().build()
+
+    def _step(self) -> NearCopiesStep:
         name = self.name or self.kind
         bands, rows = self.bands, self.rows
         if self.found is not None and self.spared is not None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,19 +61,10 @@ class SignatureFile:
 
     def _read(self, settings: Mapping[str, Any]) -> None:
         path = self.path
-        size = path.stat().st_size
         with open(path, "rb") as file:
-            fixed = file.read(_FIXED)
-            if not fixed.startswith(_MAGIC) or len(fixed) < _FIXED:
-                raise UserError(f"{path}: not a signature file (written by a dedup step with `save`)")
-            version, length = np.frombuffer(fixed[len(_MAGIC) :], "<u4").tolist()
-            if version != 1:
-                raise UserError(f"{path}: signature file of version {version}; this pyjpllm reads version 1")
-            digest = hashlib.sha256(fixed)
-            left = size - _FIXED - _DIGEST
-            header = file.read(max(0, min(length, left)))
-            digest.update(header)
-            left -= len(header)
+            fixed, header = _head(file, path)
+            digest = hashlib.sha256(fixed + header)
+            left = path.stat().st_size - len(fixed) - len(header) - _DIGEST
             while left > 0 and (piece := file.read(min(left, 8 * _PIECE))):
                 digest.update(piece)
                 left -= len(piece)
@@ -81,13 +73,8 @@ class SignatureFile:
         found = json.loads(header)
         self.documents: int = found.pop("documents")
         self.columns: int = found.pop("columns")
-        for name in sorted(found.keys() | settings.keys()):
-            if found.get(name) != settings.get(name):
-                raise UserError(
-                    f"{path}: made with {name} = {found.get(name)!r}, this step has {settings.get(name)!r}; "
-                    "documents can only be compared with the same settings"
-                )
-        self._start = _FIXED + length
+        _check_settings(path, found, settings)
+        self._start = len(fixed) + len(header)
 
     def share(self, column: int, rank: int, size: int) -> Iterator[NDArray[np.uint64]]:
         """The part of ``column`` that is rank ``rank``'s of ``size``, in pieces."""
@@ -98,13 +85,56 @@ class SignatureFile:
                 yield np.fromfile(file, "<u8", part.stop - part.start).astype(np.uint64)
 
 
-def signature_files(places: Sequence[str], settings: Mapping[str, Any]) -> list[SignatureFile]:
+def _head(file: BinaryIO, path: Path) -> tuple[bytes, bytes]:
+    """The part of fixed length, and the header, as far as it is there."""
+    fixed = file.read(_FIXED)
+    if not fixed.startswith(_MAGIC) or len(fixed) < _FIXED:
+        raise UserError(f"{path}: not a signature file (written by a dedup step with `save`)")
+    version, length = np.frombuffer(fixed[len(_MAGIC) :], "<u4").tolist()
+    if version != 1:
+        raise UserError(f"{path}: signature file of version {version}; this pyjpllm reads version 1")
+    return fixed, file.read(max(0, min(length, path.stat().st_size - _FIXED - _DIGEST)))
+
+
+def _check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for name in sorted((found.keys() | settings.keys()) - {"documents", "columns"}):
+        if found.get(name) != settings.get(name):
+            raise UserError(
+                f"{path}: made with {name} = {found.get(name)!r}, this step has {settings.get(name)!r}; "
+                "documents can only be compared with the same settings"
+            )
+
+
+def paths_of(places: Sequence[str]) -> list[Path]:
     """The files behind ``places`` (files, or folders with such files); UserError for a place without any."""
-    found = []
+    found: list[Path] = []
     for place in places:
         path = Path(place)
         files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{place}: no signature file (*{SUFFIX}) in this folder")
-        found += [SignatureFile(file, settings) for file in files]
+        found += files
+    return found
+
+
+def signature_files(places: Sequence[str], settings: Mapping[str, Any]) -> list[SignatureFile]:
+    """The files behind ``places``, checked whole. Raises UserError as ``SignatureFile`` does."""
+    return [SignatureFile(path, settings) for path in paths_of(places)]
+
+
+def checksums(places: Sequence[str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The checksums that the files behind ``places`` say they have. Of each only the head and the end are read, which
+    is soon done before a run. Raises UserError for one that is none, or was made with other settings."""
+    found = {}
+    for path in paths_of(places):
+        try:
+            with open(path, "rb") as file:
+                header = _head(file, path)[1]
+                file.seek(-_DIGEST, os.SEEK_END)
+                found[str(path)] = file.read().hex()
+            _check_settings(path, json.loads(header), settings)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except ValueError:
+            raise UserError(f"{path}: damaged: its header is no JSON; write it again") from None
     return found

@@ -68,6 +68,7 @@ def read_pair(span: Span, bounds: Bounds) -> Iterator[Item]:
     """The segments of a page and its original."""
     assert span.original is not None
     path = str(span.path)
+    shown = path.encode("utf-8", "backslashreplace").decode()  # a file's name need not be UTF-8
     if not span.original.is_file():
         yield Fault("no-original", path, 0, f"there is no {span.original}")
         return
@@ -88,7 +89,7 @@ def read_pair(span: Span, bounds: Bounds) -> Iterator[Item]:
         elif translated.text == source.text:
             yield Skip("untranslated")
         else:
-            meta = {"source": source.text, "page": path}
+            meta = {"source": source.text, "page": shown}
             if span.by == "id":
                 meta["id"] = translated.identifier
             yield Document(translated.text, meta)

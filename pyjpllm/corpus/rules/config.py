@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pyjpllm.corpus.rules.lists import read_words
+from pyjpllm.corpus.rules.lists import checksum_of, means_file, read_words
 from pyjpllm.corpus.rules.presets import Preset, Rule, load_preset
 from pyjpllm.corpus.rules.stage import EditStage, RulesStage
 from pyjpllm.corpus.stage_config import StageConfig
@@ -40,6 +41,12 @@ class RulesConfig(StageConfig):
     all_measures: bool = False
     """Measures dropped documents to the end too, for whole histograms in the report. Without it, a document that a
     cheap rule drops is not cut into words. What is kept and dropped is the same."""
+
+    def files_read(self) -> Mapping[str, str]:
+        """The word lists that are files, and the one of hosts."""
+        paths = [] if self.blocked_hosts is None else [Path(self.blocked_hosts)]
+        paths += [Path(part) for parts in self.lists.values() for part in parts if means_file(part)]
+        return {str(path): checksum_of(path) for path in paths}
 
     def judged_meta(self) -> frozenset[str]:
         """Those of the preset's rules that are not left out. Raises UserError as ``build`` does."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyjpllm.errors import UserError, did_you_mean
+from pyjpllm.files import sha256_of
 
 FOLDER = Path(__file__).with_name("lists")
 
@@ -20,7 +21,7 @@ def read_words(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: the word list cannot be read ({error.strerror})") from None
+        raise _unreadable(path, error) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: the word list is not UTF-8; convert it, e.g. with iconv") from None
     lines = (line.strip() for line in text.splitlines())
@@ -30,6 +31,23 @@ def read_words(path: Path) -> list[str]:
     return words
 
 
+def checksum_of(path: Path) -> str:
+    """Of a file of words. Raises UserError when it cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: the word list cannot be read ({error.strerror})")
+
+
+def means_file(name: str) -> bool:
+    """Whether a list's name is the path of a file: one of no list of the package, with a `/` or a suffix."""
+    return name not in list_names() and ("/" in name or Path(name).suffix != "")
+
+
 def load_list(name: str) -> list[str]:
     """The words of a list: of the package by name, or of a file by its path (anything with a `/` or a suffix).
 
@@ -37,7 +55,7 @@ def load_list(name: str) -> list[str]:
     """
     if name in list_names():
         return read_words(FOLDER / f"{name}.txt")
-    if "/" in name or Path(name).suffix:
+    if means_file(name):
         return read_words(Path(name))
     raise UserError(f"no word list {name!r}{did_you_mean(name, list_names())}, or a path such as ./{name}.txt")
 
