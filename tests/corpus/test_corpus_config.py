@@ -131,7 +131,7 @@ def test_rules_and_edits_in_a_pipeline(tmp_path: Path) -> None:
     texts = [f"{text}\nお問い合わせ", "まるのない文章", "仮名無き文書。"]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     path = tmp_path / "c.toml"
-    path.write_text(RULES.replace('"in"', f'"{tmp_path}/in.jsonl"').replace('["kuten"]', '["adult"]'))
+    path.write_text(RULES.replace('"in"', f'"{tmp_path}/in.jsonl"').replace('["kuten"]', '["violence"]'))
     report = build_corpus(load_corpus_config(path), tmp_path / "run")
     rules, edit = report["stages"]
     assert {reason: tally["documents"] for reason, tally in rules["dropped"].items()} == {"kana": 1, "kuten": 1}

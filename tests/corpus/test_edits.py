@@ -25,6 +25,9 @@ def test_edits() -> None:
     edit = EditConfig.model_validate({"kind": "edit", "edits": ["swallow-punctuation", "footer"]}).build()
     (verdict,) = edit([Document("文，文．", {"id": 1})])
     assert (verdict.document.text, verdict.document.meta, verdict.reason) == ("文、文。", {"id": 1}, None)
+    prose = EditConfig.model_validate({"kind": "edit", "edits": ["prose-lines"]}).build()
+    (verdict,) = prose([Document("abc\ndef")])
+    assert (verdict.document.text, verdict.reason) == ("abc\ndef", "emptied")
 
 
 def test_a_preset_edits_what_its_rules_have_kept() -> None:
@@ -35,7 +38,8 @@ def test_a_preset_edits_what_its_rules_have_kept() -> None:
     (verdict,) = judge([Document("No kana here\n" + "漢" * 60)])
     assert (verdict.reason, verdict.document.text[:2]) == ("kana", "No")
     own = stage("llm-jp-v1", without=["compression", "kana", "kuten"])
-    assert own([Document("No kana here。\n")])[0].reason == "emptied"
+    (verdict,) = own([Document("No kana here。\n")])
+    assert (verdict.reason, verdict.document.text) == ("emptied", "No kana here。\n")
 
 
 @pytest.mark.parametrize(

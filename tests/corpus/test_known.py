@@ -9,6 +9,7 @@ import pytest
 from pyjpllm.corpus import Document
 from pyjpllm.corpus.rules import RulesConfig
 from pyjpllm.corpus.rules.known import host_of
+from pyjpllm.errors import UserError
 from tests.corpus.test_rules import kept, stage
 
 
@@ -112,7 +113,25 @@ def test_pages_in_japanese(meta: dict[str, object], is_kept: bool, seen: str) ->
 
 def test_hosts_of_a_file(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts.txt"
-    hosts.write_text("bad.example\n", encoding="utf-8")
+    hosts.write_text("bad.example\nSpam.Example.\n例え.jp\n192.0.2.1\n::1\n", encoding="utf-8")
     judge = stage("ccnet", blocked_hosts=str(hosts))
-    assert judge([Document("あ" * 400, {"url": "https://www.bad.example/"})])[0].reason == "blocked_host"
-    assert judge([Document("あ" * 400, {"url": "https://good.example/"})])[0].reason is None
+    for host in ("www.bad.example", "SPAM.example", "a.例え.jp", "xn--r8jz45g.jp", "192.0.2.1:80", "[::1]"):
+        assert judge([Document("あ" * 400, {"url": f"https://{host}/"})])[0].reason == "blocked_host"
+    for host in ("good.example", "example", "notbad.example", "192.0.2.10"):
+        assert judge([Document("あ" * 400, {"url": f"https://{host}/"})])[0].reason is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("https://bad.example/", "'https://bad.example/' is no host; did you mean 'bad.example'?"),
+        ("bad.example/path", "did you mean 'bad.example'?"),
+        ("*.bad.example", r"is no host$"),
+        ("bad example", "is no host"),
+    ],
+)
+def test_lines_that_are_no_hosts(line: str, said: str, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts.txt"
+    hosts.write_text(f"good.example\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        stage("ccnet", blocked_hosts=str(hosts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pyjpllm.corpus.documents import Document
-from pyjpllm.corpus.personal import PersonalConfig, find_personal, mask_personal
+from pyjpllm.corpus.personal import Found, PersonalConfig, find_personal, mask_personal
 from pyjpllm.corpus.personal_patterns import KINDS, luhn, my_number_check, plain
 
 FOUND = {
@@ -110,6 +111,32 @@ def test_any_text(text: str) -> None:
     assert all(a.stop <= b.start for a, b in itertools.pairwise(found))
     masked = mask_personal(text, found)
     assert len(masked) == len(text) - sum(f.stop - f.start for f in found) + sum(len(f.kind) + 2 for f in found)
+
+
+def test_finds_of_an_earlier_kind_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a comparison of each match with every earlier find says it."""
+    dice = random.Random(3)
+    parts = [
+        "a@b.jp",
+        "03-1234-5678",
+        "192.168.1.1",
+        "〒100-0001",
+        "4111 1111 1111 1111",
+        "2001:db8::1",
+        "-",
+        " ",
+        "1",
+        "。",
+    ]
+    for _ in range(200):
+        text = "".join(dice.choices(parts, k=12))
+        slow: list[Found] = []
+        for kind in KINDS:
+            for match in kind.pattern.finditer(plain(text)):
+                start, stop = match.span()
+                if all(stop <= other.start or other.stop <= start for other in slow) and kind.holds(match):
+                    slow.append(Found(kind.name, start, stop))
+        assert find_personal(text) == sorted(slow, key=lambda one: one.start)
 
 
 def test_the_stage_counts_masks_and_drops() -> None:

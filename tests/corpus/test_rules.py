@@ -300,6 +300,11 @@ def test_bounds_and_lists_can_be_changed_one_by_one(tmp_path: Path) -> None:
         ({"preset": "ccnet", "compatible": True}, "ccnet has no compatible mode"),
         ({"override": {"page_language": {"at_most": 3}}}, "rule page_language .* has no bound 'at_most'"),
         ({"lists": {"ng": ["adlt"]}}, "no word list 'adlt'"),
+        ({"lists": {"mg": ["adult"]}}, r"lists\.mg: no rule of the preset swallow-v1 counts .*; did you mean 'ng'"),
+        (
+            {"preset": "ccnet", "lists": {"ng": ["adult"]}},
+            r"lists\.ng: no rule of the preset ccnet .*; they ask for none",
+        ),
         ({"blocked_hosts": "/nowhere/hosts"}, "/nowhere/hosts: the word list cannot be read"),
     ],
 )
@@ -309,8 +314,10 @@ def test_mistakes(more: dict[str, object], said: str) -> None:
 
 
 def test_a_bound_that_is_none_is_refused_by_the_config() -> None:
-    with pytest.raises(ValidationError):
-        stage("swallow-v1", override={"letters": {"more": 3}})
+    for wrong in ({"override": {"letters": {"more": 3}}}, {"override": {"letters": {"at_least": float("nan")}}},
+                  {"lists": {"ng": []}}):  # fmt: skip
+        with pytest.raises(ValidationError):
+            stage("swallow-v1", **wrong)
 
 
 def test_a_measure_that_is_none() -> None:

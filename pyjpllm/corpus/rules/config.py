@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
-from pyjpllm.corpus.rules.lists import checksum_of, means_file, read_words
+from pyjpllm.corpus.rules.lists import checksum_of, means_file, read_hosts
 from pyjpllm.corpus.rules.presets import Preset, Rule, load_preset
 from pyjpllm.corpus.rules.stage import EditStage, RulesStage
 from pyjpllm.corpus.stage_config import StageConfig
@@ -28,15 +28,15 @@ class RulesConfig(StageConfig):
     """`swallow-v1`: duplicate n-grams by types, as its code counts, in place of by occurrence, as its README says."""
     without: list[str] = Field(default_factory=list)
     """Rules of the preset to leave out, by name."""
-    override: dict[str, dict[Bound, float]] = Field(default_factory=dict)
+    override: dict[str, dict[Bound, FiniteFloat]] = Field(default_factory=dict)
     """Other bounds of rules: a table by the rule's name with `at_least`, `at_most` or `below`."""
     words: Literal["preset", "script", "sudachi"] = "preset"
     """What cuts the text into words, for rules that ask for words: runs of one script, which have no parts of
     speech, or SudachiPy's short units."""
-    lists: dict[str, list[str]] = Field(default_factory=dict)
+    lists: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
     """Other word lists, by the name that rules call them: names of the package's lists and paths of files."""
     blocked_hosts: str | None = None
-    """A file of hosts, one a line, to drop, with all below them, by the document's `url`."""
+    """A file of hosts, one a line (`bad.example`), to drop, with all below them, by the document's `url`."""
 
     all_measures: bool = False
     """Measures dropped documents to the end too, for whole histograms in the report. Without it, a document that a
@@ -62,13 +62,13 @@ class RulesConfig(StageConfig):
         if self.words != "preset":
             preset = preset.model_copy(update={"words": self.words})
         if self.blocked_hosts is not None:
-            rule = Rule(name="blocked_host", not_hosts=tuple(read_words(Path(self.blocked_hosts))))
+            rule = Rule(name="blocked_host", not_hosts=tuple(read_hosts(Path(self.blocked_hosts))))
             preset = preset.model_copy(update={"rule": (rule, *preset.rule)})
         return RulesStage(preset, self.lists, self.name or self.kind, all_measures=self.all_measures)
 
 
 class EditConfig(StageConfig):
-    """Changes the text of every document."""
+    """Changes the text of every document, and drops those of which nothing is left (`emptied`)."""
 
     kind: Literal["edit"]
     edits: Annotated[list[Edit], Field(min_length=1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from pyjpllm.errors import UserError, did_you_mean
 from pyjpllm.files import sha256_of
 
 FOLDER = Path(__file__).with_name("lists")
+_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f]*:[0-9a-f:.]+")
 
 
 def list_names() -> list[str]:
@@ -29,6 +32,25 @@ def read_words(path: Path) -> list[str]:
     if not words:
         raise UserError(f"{path}: the word list holds no word")
     return words
+
+
+def read_hosts(path: Path) -> list[str]:
+    """The hosts of a file, in small letters as ``known.host_of`` gives them; those of other letters than ASCII also in
+    the form that IDNA gives them (`例え.jp`, `xn--r8jz45g.jp`).
+
+    Raises UserError as ``read_words`` does, and for a line that is no host, such as an address.
+    """
+    hosts = []
+    for line in read_words(path):
+        host = line.lower().strip(".")
+        if not _HOST.fullmatch(host):
+            meant = _HOST.search(host.rpartition("//")[2]) if "/" in host else None
+            raise UserError(f"{path}: {line!r} is no host" + (f"; did you mean {meant[0]!r}?" if meant else ""))
+        hosts.append(host)
+        if not host.isascii():
+            with contextlib.suppress(UnicodeError):
+                hosts.append(host.encode("idna").decode())
+    return hosts
 
 
 def checksum_of(path: Path) -> str:

@@ -38,6 +38,10 @@ def lz4_ratio(text: str) -> float:
 COMPRESSION: dict[str, Callable[[str], float]] = {"zlib_ratio": zlib_ratio, "lz4_ratio": lz4_ratio}
 
 
+WORDS = 2
+"""The cost of cutting words."""
+
+
 def check_measure(name: str, lists: Sequence[str]) -> None:
     """Raises UserError for a measure that is none, with the nearest one."""
     known = [*_text.measure_names(), *COMPRESSION, *(f"{each}.{what}" for each in lists for what in LIST_MEASURES)]
@@ -46,11 +50,11 @@ def check_measure(name: str, lists: Sequence[str]) -> None:
 
 
 def cost_class(name: str) -> int:
-    """What a measure costs: 0 one look at the characters, 1 n-grams or compression, 2 words. (the dearest)."""
+    """What a measure costs: 0 one look at the characters, 1 n-grams or compression, ``WORDS`` words (the dearest)."""
     if "." in name:  # of a list, whatever it is called
         return 0
     if "word" in name or name in PARTS_OF_SPEECH:
-        return 2
+        return WORDS
     return 1 if "gram" in name or name in COMPRESSION else 0
 
 

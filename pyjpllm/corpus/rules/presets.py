@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from pyjpllm.errors import UserError, did_you_mean
 
@@ -32,9 +33,9 @@ class Rule(BaseModel):
     """The key of a number in the document's meta, in place of a measure of its text."""
     compatible: str | None = None
     """The measure in its place with `compatible`, where a published code does not do what its description says."""
-    at_least: float | None = None
-    at_most: float | None = None
-    below: float | None = None
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+    below: FiniteFloat | None = None
     japanese_page: bool = False
     """Pages that are not in Japanese by their `<html lang>` and title are dropped."""
     not_hosts: tuple[str, ...] = ()
@@ -60,7 +61,11 @@ class Rule(BaseModel):
         if self.top_level_domains and host.rpartition(".")[2] not in self.top_level_domains:
             return False
         parts = host.split(".")
-        return not any(".".join(parts[i:]) in self.not_hosts for i in range(len(parts)))
+        return not any(".".join(parts[i:]) in self._blocked for i in range(len(parts)))
+
+    @cached_property
+    def _blocked(self) -> frozenset[str]:
+        return frozenset(self.not_hosts)  # lists of hosts have millions
 
     def bounds(self) -> str:
         """The bounds in words, as in `>= 20, <= 90`."""

@@ -9,24 +9,28 @@ from pyjpllm.corpus.documents import Document
 from pyjpllm.corpus.rules.edits import EDITS
 from pyjpllm.corpus.rules.known import Finding, known
 from pyjpllm.corpus.rules.lists import load_list, load_lists
-from pyjpllm.corpus.rules.measures import LIST_MEASURES, PARTS_OF_SPEECH, Meter, cost_class
+from pyjpllm.corpus.rules.measures import LIST_MEASURES, PARTS_OF_SPEECH, WORDS, Meter, cost_class
 from pyjpllm.corpus.rules.presets import Preset, Rule
 from pyjpllm.corpus.rules.words import SCRIPT, Segmenter, segmenter
 from pyjpllm.corpus.stage import Limits, Verdict
-from pyjpllm.errors import UserError
+from pyjpllm.errors import UserError, did_you_mean
 
 EMPTIED = "emptied"
-"""The reason of a document of which a preset's edits leave nothing."""
+"""The reason of a document of which edits leave nothing."""
 
 
 def lists_of(preset: Preset, replaced: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The words of every list that the preset's rules measure; ``replaced`` has other parts for some."""
-    names = []
+    names: dict[str, None] = {}
     for rule in preset.rule:
         name, dot, what = (rule.measure or "").rpartition(".")
         if dot and what in LIST_MEASURES:
-            names.append(name)
-    return load_lists({name: replaced.get(name) or preset.lists.get(name) or (name,) for name in dict.fromkeys(names)})
+            names[name] = None
+    for name in replaced:
+        if name not in names:
+            hint = did_you_mean(name, names) if names else "; they ask for none"
+            raise UserError(f"lists.{name}: no rule of the preset {preset.name} counts the words of this list{hint}")
+    return load_lists({name: replaced.get(name, preset.lists.get(name, (name,))) for name in names})
 
 
 def segmenter_of(preset: Preset, rules: Sequence[Rule]) -> Segmenter | None:
@@ -77,7 +81,7 @@ class RulesStage:
         classes: dict[int, list[Rule]] = {}
         for rule in preset.rule:
             classes.setdefault(-1 if rule.measure is None else cost_class(rule.measure), []).append(rule)
-        self._segmenter = segmenter_of(preset, classes[2]) if 2 in classes else None
+        self._segmenter = segmenter_of(preset, classes[WORDS]) if WORDS in classes else None
         stop_words = () if preset.stop_words is None else load_list(preset.stop_words)
         self._steps: list[tuple[list[Rule], Meter | None]] = [
             (rules, None if cost < 0 else self._meter(rules, stop_words)) for cost, rules in sorted(classes.items())
@@ -99,7 +103,7 @@ class RulesStage:
             changed, findings, measures = self._judge(document, whole=self._all_measures)
             reason = next((finding.rule.name for finding in findings if not finding.kept), None)
             if reason is None and self.empties(changed):
-                reason = EMPTIED
+                changed, reason = document, EMPTIED
             verdicts.append(Verdict(changed, reason, measures))
         return verdicts
 
@@ -144,7 +148,7 @@ def edited(document: Document, edits: Sequence[Callable[[str], str]]) -> Documen
 
 
 class EditStage:
-    """Changes the text of every document, and drops none."""
+    """Changes the text of every document, and drops those of which nothing is left (`emptied`)."""
 
     def __init__(self, edits: Sequence[str], name: str = "edit") -> None:
         self.name = name
@@ -152,4 +156,10 @@ class EditStage:
 
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
         """The documents, changed."""
-        return [Verdict(edited(document, self._edits)) for document in documents]
+        return [self._edited(document) for document in documents]
+
+    def _edited(self, document: Document) -> Verdict:
+        changed = edited(document, self._edits)
+        if changed is not document and not changed.text.strip():
+            return Verdict(document, EMPTIED)
+        return Verdict(changed)
