@@ -1,7 +1,7 @@
 """A labelled crawl: `python -m benchmarks.corpus.labelled --out crawl`.
 
 Documents of the quickstart's Debian packages, wrapped as web pages with menus, boxes of advertisements and footers, and
-beside them made-up junk of twelve kinds (benchmarks.corpus.junk). The truth stands in the URL,
+beside them made-up junk of eleven kinds (benchmarks.corpus.junk). The truth stands in the URL,
 `https://www17.example.jp/KIND/NUMBER.html`, and in `labels.jsonl`: `url`, `kind`, and for documents and their near
 copies `of`, the document's name. `documents.jsonl` has the documents as they were before they became pages.
 `heldout-whole.jsonl` and `heldout.jsonl` have documents that are in no page, without lines that the others have: as

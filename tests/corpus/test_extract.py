@@ -61,6 +61,12 @@ def test_lone_characters_between_tags_stay(tmp_path: Path) -> None:
     # What icons are stays out.
     icon = "<main><p>文章の<b>\ue001</b><b>&#xE002;</b><i>→</i><i>❱</i><i>★</i>中</p></main>"
     assert text_of(tmp_path, icon, "main").text == "文章の中"
+    # A reference is what it refers to, however it is written.
+    for character in "あ→✓\ue000Ａ…ｱ日":
+        written = [character, f"&#{ord(character)};", f"&#x{ord(character):x};", f"&#X{ord(character):04X};"]
+        found = {text_of(tmp_path, f"<main><p>文章<b>{each}</b>中</p></main>", "main").text for each in written}
+        assert found == {f"文章{character}中" if character in "あＡ…ｱ日" else "文章中"}
+    assert text_of(tmp_path, "<main><p>文章<b>&hellip;</b>中<b>&rarr;</b></p></main>", "main").text == "文章…中"
 
 
 # Of 21 characters 8 stand in links; white space, scripts and anchors without a target count for nothing.

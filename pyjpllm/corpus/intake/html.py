@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, Literal
 
 from pyjpllm.corpus import encoding
@@ -36,7 +37,8 @@ _FLAT = re.compile(
 # characters for private use, and arrows, dingbats and the like, which alone between tags are those of a navigation.
 _BLANK = r"[ \t\n\r\f]*"
 _NO_ICON = r"[\u0800-\u218f\u2200-\u22ff\u2400-\u25ff\u2c00-\ud7ff\uf900-\uffef]"
-_LONE = re.compile(rf"(>{_BLANK}(?:{_NO_ICON}|&#(?![xX][eEfF])\w{{4,6}};))(?={_BLANK}<)")
+_LONE = re.compile(rf">{_BLANK}({_NO_ICON}|&#?\w{{2,32}};)(?={_BLANK}<)")
+_NO_ICON_ALONE = re.compile(_NO_ICON)
 _BESIDE = "\ufdd0"
 # A page wrongly said to be HTML, such as an image: this share of what is read as text is no character.
 _MAX_BROKEN = 0.1
@@ -108,7 +110,7 @@ def check_extract(extract: Extract) -> None:
 def _extracted(html: str, meta: dict[str, Any], extraction: Extraction) -> str:
     from resiliparse.parse.html import HTMLTree
 
-    tree = HTMLTree.parse(_LONE.sub(rf"\1{_BESIDE}", html) if extraction.extract == "main" else html)
+    tree = HTMLTree.parse(_LONE.sub(_kept, html) if extraction.extract == "main" else html)
     if tree.title:
         meta["title"] = encodable(str(tree.title).replace(_BESIDE, ""))
     root = tree.document.query_selector("html") if tree.document is not None else None
@@ -125,6 +127,12 @@ def _extracted(html: str, meta: dict[str, Any], extraction: Extraction) -> str:
     if links is not None:
         meta[LINK_FRACTION] = links
     return encodable(text)
+
+
+def _kept(lone: re.Match[str]) -> str:
+    """A lone character, or the reference to one, with what keeps it from being taken for an icon."""
+    one = unescape(lone[1]) if lone[1].startswith("&") else lone[1]
+    return lone[0] + _BESIDE if _NO_ICON_ALONE.fullmatch(one) else lone[0]
 
 
 def _plain_text(tree: Any, main: bool, skip: list[str] | None = None) -> str:

@@ -70,7 +70,7 @@ def read_label_file(path: _Path, name: str, key: str | None = None) -> LabelFile
     labels: dict[str, Label] = {}
     places: dict[str, str] = {}
     first: Label | None = None
-    for where, record in _records(expand_inputs(path, SUFFIXES), name):
+    for where, record in _records(expand_inputs(path, SUFFIXES), name, KEYS if key is None else (key,)):
         if key is None:
             key = next((each for each in KEYS if each in record), None)
             if key is None:
@@ -90,7 +90,7 @@ def read_label_file(path: _Path, name: str, key: str | None = None) -> LabelFile
                 f"{where}: {key} {_shown(value)} has the {name} {label!r}, and {known!r} in {places[str(value)]}"
             )
         places.setdefault(str(value), where)
-    if key is None:
+    if key is None or not labels:
         raise UserError(f"{path}: holds no label")
     return LabelFile(os.fspath(path), key, labels)
 
@@ -135,12 +135,13 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _records(paths: Iterable[Path], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(where, the record) of every record. Of CSV, where all is text, the column ``name`` becomes numbers."""
+def _records(paths: Iterable[Path], name: str, keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(where, the record) of every record. Of CSV, where all is text, the column ``name`` becomes numbers; it and
+    ``keys`` may stand in the head only once."""
     for path in paths:
         suffix = suffix_of(path, SUFFIXES)
         if suffix == ".csv":
-            yield from _csv(path, name)
+            yield from _csv(path, name, keys)
         elif suffix == ".parquet":
             yield from _parquet(path)
         else:
@@ -161,7 +162,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield where, record
 
 
-def _csv(path: Path, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _csv(path: Path, name: str, keys: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     text = decode(read_whole(path), str(path))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     head: list[str] | None = None
@@ -174,6 +175,9 @@ def _csv(path: Path, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 continue
             if head is None:
                 head = row
+                for column in (name, *keys):
+                    if row.count(column) > 1:
+                        raise UserError(f"{where}: {row.count(column)} columns are called {column!r}; leave one")
                 continue
             if len(row) != len(head):
                 raise UserError(f"{where}: {len(row)} columns, where the head has {len(head)}")
@@ -203,5 +207,5 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a Parquet file, or damaged ({str(error).splitlines()[0]})") from None

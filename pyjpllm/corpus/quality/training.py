@@ -59,11 +59,12 @@ def train_classifier(
     for example in examples:
         parts[part_of(example.text, settings.seed, settings.held_out)].append(example)
     for name, members in parts.items():
-        missing = sorted({str(label) for label in labels} - {str(example.label) for example in members})
-        if missing:
+        there = {example.label for example in members}
+        missing = next((label for label in labels if label not in there), None)
+        if missing is not None:
             raise UserError(
                 f"of {len(examples)} documents {len(members)} are there to {name}, and none has the label "
-                f"{missing[0]!r}: give more documents, or another share to hold out ({settings.held_out})"
+                f"{str(missing)!r}: give more documents, or another share to hold out ({settings.held_out})"
             )
     weights_BO, bias_O = _fit(parts["train"], labels, settings, progress)
     untuned = Classifier(tuple(labels), chosen, weights_BO, bias_O, settings.longest, settings.characters,

@@ -82,6 +82,14 @@ def test_a_file_gives_the_same_scores(tmp_path: Path, graded: Classifier) -> Non
     assert (again.labels, again.good) == (graded.labels, graded.good)
 
 
+def test_a_number_is_one_label_however_it_is_written() -> None:
+    examples = labelled([0, 1])
+    mixed = [Example(one.text, float(one.label) if n % 60 else one.label) for n, one in enumerate(examples)]
+    found, expected = (train_classifier(each, SMALL) for each in (mixed, examples))
+    assert (found.weights_BO == expected.weights_BO).all()
+    assert found.report == expected.report
+
+
 def test_the_split_goes_by_the_text() -> None:
     parts = Counter(part_of(f"text {i}", 0, 0.2) for i in range(5000))
     assert parts["calibrate"] == pytest.approx(500, rel=0.15)

@@ -92,6 +92,8 @@ MISTAKES = {
     "utf-8": ("l.jsonl", b'{"id": "\xff"}\n', "l.jsonl, line 1: not UTF-8"),
     "empty": ("l.jsonl", b"", "l.jsonl: holds no label"),
     "csv head": ("l.csv", b"id,label\n", "l.csv: holds no label"),
+    "csv twice": ("l.csv", b"id,label,label\n1,2,3\n", "l.csv, line 1: 2 columns are called 'label'; leave one"),
+    "csv key twice": ("l.csv", b"id,label,id\n1,2,3\n", "l.csv, line 1: 2 columns are called 'id'; leave one"),
     "csv columns": ("l.csv", b"id,label\n1,2\n3\n", "l.csv, line 3: 1 columns, where the head has 2"),
     "csv quote": ("l.csv", b'id,label\n1,2\n"a"b,2\n', "l.csv, line 3: not CSV: "),
     "csv open": ("l.csv", b'id,label\n1,"2\n', "l.csv, line 2: not CSV: "),
@@ -100,6 +102,19 @@ MISTAKES = {
     "parquet": ("l.parquet", b"no", "l.parquet: not a Parquet file, or damaged"),
     "kind": ("l.xlsx", b"no", "l.xlsx: files of this kind are not read; allowed: .jsonl, .jsonl.gz, .jsonl.zst, .csv"),
 }  # fmt: skip
+
+
+def test_a_head_alone_has_no_label(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("id,label\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"l\.csv: holds no label"):
+        read_label_file(tmp_path / "l.csv", "label", "id")
+
+
+def test_parquet_that_is_not_utf8(tmp_path: Path) -> None:
+    column = pyarrow.array([b"\xff"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"id": column, "label": [1]}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match=r"l\.parquet: not a Parquet file, or damaged"):
+        read_label_file(tmp_path / "l.parquet", "label")
 
 
 @pytest.mark.parametrize("name", MISTAKES)
