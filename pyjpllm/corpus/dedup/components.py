@@ -55,10 +55,10 @@ def _small_star(pairs: Pairs, exchange: Exchange) -> Pairs:
     """Each number connects its smaller neighbours and itself to the least of them."""
     down = _by_number(pack(pairs.max(axis=1), pairs.min(axis=1)), exchange)
     starts, sizes = groups(down[:, 0])
-    if len(starts) == 0:
-        return down
-    least = np.minimum.reduceat(down[:, 1], starts)
-    joined = np.concatenate([pack(down[:, 1], np.repeat(least, sizes)), pack(down[starts, 0], least)])
+    joined = down
+    if len(starts):  # a rank without pairs takes part in the exchange below as well
+        least = np.minimum.reduceat(down[:, 1], starts)
+        joined = np.concatenate([pack(down[:, 1], np.repeat(least, sizes)), pack(down[starts, 0], least)])
     return _by_number(joined[joined[:, 0] != joined[:, 1]], exchange)
 
 

@@ -42,13 +42,15 @@ def test_against_a_search(pairs: list[Pair]) -> None:
 
 
 def graphs() -> list[list[Pair]]:
-    """A long chain with shuffled names, two stars that share a leaf, nothing, and a random graph."""
+    """A long chain with shuffled names, two stars that share a leaf, nothing, a random graph, and graphs of so few
+    pairs that some ranks own none at one point or another."""
     random = np.random.default_rng(3)
     names = random.permutation(3000).tolist()
     chain = list(itertools.pairwise(names))
     stars = [(5000 + i, 9000) for i in range(50)] + [(6000 + i, 9001) for i in range(50)] + [(5000, 6000)]
     loose = [(int(a), int(b)) for a, b in random.integers(0, 2000, (1000, 2))]
-    return [chain, stars, [], loose]
+    few = [[(4, 2)], [(5, 3)], [(4, 2), (8, 6)], [(4, 2), (2, 1)], [(9, 4), (9, 8), (3, 8)]]
+    return [chain, stars, [], loose, *few]
 
 
 def on_ranks(exchange: Exchange) -> list[list[Pair]]:
