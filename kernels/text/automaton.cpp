@@ -63,7 +63,7 @@ std::uint32_t Automaton::child(std::uint32_t node, std::uint32_t symbol) const {
     if (node == 0) return from_root_[symbol];
     const std::uint64_t key = key_of(node, symbol);
     const std::size_t mask = edge_keys_.size() - 1;
-    for (std::size_t slot = mix(key) & mask;; slot = (slot + 1) & mask) {
+    for (std::size_t slot = mix_slot(key) & mask;; slot = (slot + 1) & mask) {
         if (edge_keys_[slot] == key) return edge_to_[slot];
         if (edge_keys_[slot] == kFree) return 0;
     }
@@ -77,7 +77,7 @@ void Automaton::add_child(std::uint32_t node, std::uint32_t symbol, std::uint32_
     if (2 * ++edges_ > edge_keys_.size()) grow();
     const std::uint64_t key = key_of(node, symbol);
     const std::size_t mask = edge_keys_.size() - 1;
-    std::size_t slot = mix(key) & mask;
+    std::size_t slot = mix_slot(key) & mask;
     while (edge_keys_[slot] != kFree) slot = (slot + 1) & mask;
     edge_keys_[slot] = key;
     edge_to_[slot] = to;
@@ -91,7 +91,7 @@ void Automaton::grow() {
     const std::size_t mask = edge_keys_.size() - 1;
     for (std::size_t i = 0; i < keys.size(); ++i) {
         if (keys[i] == kFree) continue;
-        std::size_t slot = mix(keys[i]) & mask;
+        std::size_t slot = mix_slot(keys[i]) & mask;
         while (edge_keys_[slot] != kFree) slot = (slot + 1) & mask;
         edge_keys_[slot] = keys[i];
         edge_to_[slot] = to[i];

@@ -10,7 +10,8 @@ namespace jpllm::text {
 
 constexpr std::uint32_t kNone = 0xFFFFFFFF;
 
-inline std::uint64_t mix(std::uint64_t x) {
+// Not the mixing of rolling.h, whose bits are written into files.
+inline std::uint64_t mix_slot(std::uint64_t x) {
     x ^= x >> 32;
     x *= 0x9E3779B97F4A7C15u;
     return x ^ (x >> 29);
@@ -39,7 +40,7 @@ public:
     }
 
     std::uint32_t add(std::uint64_t key) {
-        for (std::size_t slot = mix(key) & mask_;; slot = (slot + 1) & mask_) {
+        for (std::size_t slot = mix_slot(key) & mask_;; slot = (slot + 1) & mask_) {
             if (ids_[slot] == kNone) {
                 keys_[slot] = key;
                 return ids_[slot] = size_++;
@@ -103,7 +104,7 @@ private:
     static std::uint64_t hash_of(Codes piece) {
         std::uint64_t hash = piece.size;
         for (const Code code : piece) hash = (hash ^ code) * 0x9E3779B97F4A7C15u + 1;
-        return mix(hash);
+        return mix_slot(hash);
     }
 
     std::size_t find(Codes piece, std::uint64_t hash) const {

@@ -172,7 +172,10 @@ void SudachiWords::join_katakana() {
         while (first > 0 && is_katakana(path_[first - 1])) --first;
         while (last < path_.size() && is_katakana(path_[last])) ++last;
         while (first < last && (input_.category(path_[first].first) & kNoUnknownBegin)) ++first;
-        if (last <= first + 1) continue;
+        if (last <= first + 1) {
+            i = last - 1;  // every word of this run would come to the same
+            continue;
+        }
         SudachiWord joined{path_[first].first, path_[last - 1].last, unknown_id(joined_katakana_), true};
         lattice_.word_between(joined.first, joined.last, joined);
         replace(first, last, joined);

@@ -65,13 +65,12 @@ def build_corpus(
     folder = RunFolder(Path(run))
     with contextlib.ExitStack() as held:
         files, shards = _agreed(ranks, lambda: _prepare(config, folder, tokens, held))
-        if folder.report.exists():  # before anyone could write it: _agreed has brought all ranks here
+        if _there(folder.report, ranks):
             if ranks.rank == 0:
                 shutil.rmtree(folder.work, ignore_errors=True)
             ranks.barrier()
             report: dict[str, Any] = json.loads(folder.report.read_bytes())
             return report
-        ranks.barrier()
         passes = passes_of(config)
         for work in passes:
             if work.number:
@@ -212,12 +211,15 @@ def _do(
             progress(Progress(work.number, passes, done, len(mine), counts))
 
 
+def _there(path: Path, ranks: Exchange) -> bool:
+    """Whether rank 0 sees a file: on a network file system others may see it later, and all must go the same way."""
+    return ranks.broadcast(path.exists() if ranks.rank == 0 else False)
+
+
 def _decide(before: Pass, after: Pass, folder: RunFolder, shards: int, ranks: Exchange) -> None:
     """The global step between two passes: a file of decisions for every shard."""
-    if folder.decided(before.number).exists():
-        ranks.barrier()
+    if _there(folder.decided(before.number), ranks):
         return
-    ranks.barrier()
     assert after.step is not None
     own = folder.work / f"{before.number}-step"
     if ranks.rank == 0:

@@ -13,8 +13,10 @@ MinHash  the Jaccard similarity of the 3-grams of the whole document and the ite
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -62,13 +64,27 @@ class Match:
 
 
 def read_items(paths: Sequence[str]) -> list[Item]:
-    """The items of files; a task is a file, by its name without ending. Raises UserError as ``read_documents`` does."""
+    """The items of files; a task is a file, by its name without ending, and as many folders before it as tell it from
+    the others. Raises UserError as ``read_documents`` does."""
     items = []
-    for path in expand_inputs(paths):
-        task = path.name[: -len(suffix_of(path) or "")]
+    files = expand_inputs(paths)
+    for task, path in zip(_tasks(files), files, strict=True):
         for number, document in enumerate(read_documents(path)):
             items.append(Item(task, number, fold(document.text, "letters")))
     return items
+
+
+def _tasks(files: Sequence[Path]) -> list[str]:
+    parts = [[*path.parts[:-1], path.name[: -len(suffix_of(path) or "")]] for path in files]
+    taken = [1] * len(files)
+    while True:
+        names = ["/".join(each[-count:]) for each, count in zip(parts, taken, strict=True)]
+        counts = Counter(names)
+        longer = [n for n, name in enumerate(names) if counts[name] > 1 and taken[n] < len(parts[n])]
+        if not longer:
+            return names
+        for n in longer:
+            taken[n] += 1
 
 
 class Detector:

@@ -60,6 +60,9 @@ SKIPS: dict[str, str] = {
     "unpaired": "segments of a translated page whose id the original does not have as often",
 }
 
+EMPTIED = "emptied"
+"""The reason of a document of which a change of its text leaves nothing."""
+
 EXCERPT = 200  # characters
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Literal
+
+from pyjpllm.corpus.unicode import normalize
 
 Folding = Literal["none", "width", "letters", "no-digits"]
 """``none``: every character counts. ``width``: NFKC (full and half width, kana with their marks), case, and runs of
@@ -19,7 +20,7 @@ def fold(text: str, how: Folding) -> str:
     """``text`` as it is compared."""
     if how == "none":
         return text
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = normalize("NFKC", text).casefold()
     if how == "letters":
         return _OTHERS.sub("", plain)
     if how == "no-digits":

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import EMPTIED
 from pyjpllm.corpus.stage import Stage, Verdict
 from pyjpllm.corpus.stage_config import StageConfig
+from pyjpllm.corpus.unicode import normalize
 
 # Control characters but tab and line end, and what is invisible and means nothing between Japanese characters: soft
 # hyphen, zero-width space, word joiner, marks of direction, byte order mark. Joiners of emoji and variation
@@ -31,8 +33,6 @@ _COMMA = re.compile(f"(?<=[{_JAPANESE}」』）])[，,](?=[{_JAPANESE}「『（\
 _STOP = re.compile(f"(?<=[{_JAPANESE}」』）])[．.](?=[{_JAPANESE}「『（\n]|$)")
 _SPACES = re.compile(r"[^\S\n]+")
 _SPACE_AROUND = re.compile(" ?\n ?")
-_SPACE_END = re.compile("[ \t\u3000]+$", re.MULTILINE)
-_BLANKS = re.compile(r"\n\s*\n")
 _BLANK_LINES = re.compile("\n{3,}")
 _WRAPPED = re.compile(f"(?<=[{_JAPANESE}、，])\n(?=[{_JAPANESE}「『（])")
 
@@ -68,9 +68,9 @@ def widen_kana(text: str) -> str:
 def nfkc(text: str, keep: str) -> str:
     """NFKC, the characters of ``keep`` left as they are."""
     if not keep or not any(character in text for character in keep):
-        return unicodedata.normalize("NFKC", text)
+        return normalize("NFKC", text)
     parts = re.split(f"([{re.escape(keep)}]+)", text)
-    return "".join(part if at % 2 else unicodedata.normalize("NFKC", part) for at, part in enumerate(parts))
+    return "".join(part if at % 2 else normalize("NFKC", part) for at, part in enumerate(parts))
 
 
 def unify_wave_dash(text: str) -> str:
@@ -108,16 +108,18 @@ def single_space(text: str) -> str:
 
 def no_blank_lines(text: str) -> str:
     """Without lines that hold nothing but white space, and without a line end at either end."""
-    return _BLANKS.sub("\n", text).strip("\n")
+    return "\n".join(line for line in text.split("\n") if line and not line.isspace())
 
 
 def trim_space(text: str) -> str:
     """Without white space at line ends, and with no more than one empty line in a row."""
-    return _BLANK_LINES.sub("\n\n", _SPACE_END.sub("", text)).strip("\n")
+    lines = "\n".join(line.rstrip(" \t\u3000") for line in text.split("\n"))
+    return _BLANK_LINES.sub("\n\n", lines).strip("\n")
 
 
 class NormalizeConfig(StageConfig):
-    """Makes the same text look the same, in the order of these fields. Drops nothing."""
+    """Makes the same text look the same, in the order of these fields. Drops documents of which
+    nothing is left (`emptied`)."""
 
     kind: Literal["normalize"]
     strip_invisible: bool = True
@@ -180,11 +182,13 @@ class Normalize:
         self._steps = tuple(steps)
 
     def __call__(self, documents: Sequence[Document], /) -> list[Verdict]:
-        """All are kept."""
+        """All are kept but those that held nothing else than what goes."""
         return [self._normalized(document) for document in documents]
 
     def _normalized(self, document: Document) -> Verdict:
         text = document.text
         for step in self._steps:
             text = step(text)
-        return Verdict(document if text == document.text else Document(text, document.meta))
+        if text == document.text:
+            return Verdict(document)
+        return Verdict(Document(text, document.meta)) if text.strip() else Verdict(document, EMPTIED)

@@ -134,3 +134,15 @@ def test_the_report_by_task(detector: Detector) -> None:
     texts = {"a": items[3] + items[4], "b": items[4], "c": "なし"}
     found = list(zip(texts, detector.find(list(texts.values())), strict=True))
     assert by_task(found) == {"qa": {3: ["a"], 4: ["a", "b"]}}
+
+
+def test_files_of_one_name_are_tasks_of_their_own(tmp_path: Path) -> None:
+    for name in ("a/jsquad/test.jsonl", "b/jsquad/test.jsonl", "jcqa/test.jsonl", "jcqa/dev.jsonl"):
+        path = tmp_path / "sets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "a"}\n{"text": "b"}\n', encoding="utf-8")
+    found = [(item.task, item.number) for item in read_items([str(tmp_path / "sets")])]
+    tasks = ["a/jsquad/test", "b/jsquad/test", "dev", "jcqa/test"]
+    assert found == [(task, number) for task in tasks for number in (0, 1)]
+    first = tmp_path / "sets" / "jcqa" / "test.jsonl"
+    assert {item.task for item in read_items([str(first)])} == {"test"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +25,9 @@ from pyjpllm.corpus.normalize import (
     unify_wave_dash,
     widen_kana,
 )
+from pyjpllm.corpus.unicode import normalize
 
+MARKS = re.compile("[ﾞﾟ\u0301\u0316\u3099\u0323]*")
 KEEP = NormalizeConfig(kind="normalize").nfkc_keep
 
 
@@ -68,12 +73,45 @@ def test_lines() -> None:
 
 def run(text: str, **fields: bool) -> str:
     (verdict,) = NormalizeConfig(kind="normalize", **fields).build()([Document(text, {"a": 1})])  # type: ignore[arg-type]
-    assert verdict.reason is None
     assert verdict.document.meta == {"a": 1}
+    if verdict.reason is not None:  # what is dropped is the document as it came
+        assert (verdict.reason, verdict.document.text) == ("emptied", text)
+        return ""
     return verdict.document.text
 
 
-def test_what_loses_something_is_off() -> None:
+def test_nothing_is_left() -> None:
+    stage = NormalizeConfig(kind="normalize").build()
+    reasons = [verdict.reason for verdict in stage([Document("\u200b"), Document("\ufeff\n"), Document("あ\u200b")])]
+    assert reasons == ["emptied", "emptied", None]
+
+
+def test_blank_lines_at_the_ends() -> None:
+    assert no_blank_lines("\u3000\nあ\n\n \n  い\n\u3000") == "あ\n  い"
+    assert trim_space("\u3000\nあ \u3000\n\t\n\n\n  い\n\u3000") == "あ\n\n  い"
+
+
+@pytest.mark.parametrize("text", ["x" + " " * 200_000 + "x", "\n" * 200_000 + "x", " \n" * 100_000])
+def test_white_space_takes_no_quadratic_time(text: str) -> None:
+    """Two hundred thousand took minutes."""
+    for step in (trim_space, no_blank_lines, single_space):
+        step(text)
+
+
+@given(st.text(st.sampled_from("aがﾊﾞﾟ\u0301\u0316\u3099\u0323日"), max_size=60))
+def test_normal_forms_are_unicodes(text: str) -> None:
+    for form in ("NFC", "NFKC"):
+        assert normalize(form, text) == unicodedata.normalize(form, text) or len(max(MARKS.findall(text), key=len)) > 30
+
+
+def test_marks_in_a_row_take_no_quadratic_time() -> None:
+    """A hundred thousand took minutes; the parts of 30 are in order each."""
+    for marks in ("\u0301" * 50_000 + "\u0316" * 50_000, "ﾞ\u0316" * 50_000):
+        found = normalize("NFKC", f"a{marks}日")
+        assert found.endswith("日")
+        assert len(found) > 99_000
+    assert normalize("NFC", "e" + "\u0301" * 31) == "é" + "\u0301" * 30
+
     text = "Ａ①ｶﾞ～，．サ−バ \n\n\n次"
     assert run(text) == text
 

@@ -119,7 +119,12 @@ class _Copies(ABC):
             raise UserError(
                 f"{path}: a document has no number {self.measure!r} in its meta, which {self.name} keeps by"
             )
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise UserError(
+                f"{path}: a document's number {self.measure!r} is beyond all floats ({value})"[:200]
+            ) from None
 
     def _decisions(self, numbering: Numbering, copies: Copies) -> dict[int, list[Decision]]:
         decisions: dict[int, list[Decision]] = {}

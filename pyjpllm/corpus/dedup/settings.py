@@ -97,11 +97,11 @@ class NearCopiesConfig(_DocumentsConfig):
     """Drops documents that are similar to another one by MinHash-LSH (`near-copy`; `near-copy-elsewhere`)."""
 
     kind: Literal["dedup-minhash"]
-    n: Positive = 5
+    n: Annotated[int, Field(ge=1, le=1000)] = 5
     """Characters of a gram."""
-    bands: Positive = 14
+    bands: Annotated[int, Field(ge=1, le=10_000)] = 14
     """Bands of a signature: a pair that agrees in any is one."""
-    rows: Positive = 8
+    rows: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Values of a band. A pair of Jaccard similarity s is found with probability 1 - (1 - s^rows)^bands."""
     found: Point | None = None
     """[similarity, probability]: instead of `bands` and `rows`, the fewest that find pairs so similar so often ..."""
@@ -110,7 +110,7 @@ class NearCopiesConfig(_DocumentsConfig):
     verify: Fraction | None = None
     """Candidates are copies only where their signatures agree in this share of their values, which estimates the
     similarity; by default every candidate is one. Takes 4 bytes of disk a hash function and document."""
-    seed: NonNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
     """Of the hash functions."""
 
     @model_validator(mode="after")
@@ -162,7 +162,7 @@ class RepeatedSubstringsConfig(GlobalStepConfig):
     """Cuts passages that stand earlier in the corpus, wherever they begin and end."""
 
     kind: Literal["dedup-substrings"]
-    length: Annotated[int, Field(ge=2)] = 100
+    length: Annotated[int, Field(ge=2, le=1_000_000)] = 100
     """Every passage of so many characters that stands earlier is found."""
     slack: Positive = 16
     """Fewer than this of its characters may stay at each end; at most half of `length`. Smaller takes more disk."""

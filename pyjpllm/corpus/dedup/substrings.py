@@ -71,7 +71,16 @@ class RepeatedSubstringsStep:
 
     def _decisions(self, found: NDArray[np.uint64]) -> list[Decision]:
         """``found`` [n, 2]: (document, first character of the window), ascending."""
+        documents, starts = found[:, 0], found[:, 1]
+        if not len(found):
+            return []
+        # Windows that touch are one range: hundreds of thousands of them may follow one another.
+        fresh = np.ones(len(found), bool)
+        fresh[1:] = (documents[1:] != documents[:-1]) | (starts[1:] > starts[:-1] + np.uint64(self.window))
+        first = np.flatnonzero(fresh)
+        last = np.append(first[1:], len(found)) - 1
         cut: dict[int, list[tuple[int, int]]] = {}
-        for document, start in found.tolist():
-            cut.setdefault(document, []).append((start, start + self.window))
+        for document, start, end in zip(documents[first].tolist(), starts[first].tolist(), starts[last].tolist(),
+                                        strict=True):  # fmt: skip
+            cut.setdefault(document, []).append((start, end + self.window))
         return [cutting(document, ranges) for document, ranges in cut.items()]

@@ -19,10 +19,10 @@ Word = tuple[int, int, int]
 
 _SENTENCE = re.compile(r"[^。．！？!?\n]+[。．！？!?]?")
 _LINE = re.compile(r"[^\n]+")
-_ELLIPSIS_LINE = re.compile(r"[^\n]*(?:\.{3}|…|・)\s*$", re.MULTILINE)
+_ELLIPSIS_LINE = re.compile(r"^[^\n]*(?:\.{3}|…|・)\s*$", re.MULTILINE)
 _BOARD = re.compile(
     r"\d{4}[年.\-/] *\d{1,2}[月.\-/] *\d{1,2}日*|コメント|SOLD OUT|レビュー|投稿|ページ"
-    r"|\([月火水木金土日]\)|質問|\d+話|楽天市場|-"
+    r"|\([月火水木金土日]\)|質問|(?<!\d)\d+話|楽天市場|-"
 )
 _URL = re.compile(r"https?://[!#-;=?-~]*")
 
@@ -92,7 +92,7 @@ _BY_MEASURE: dict[str, Callable[[str], Sequence[Range]]] = {
     "special_fraction": lambda text: [(i, i + 1) for i, c in enumerate(text) if _text.character_class(ord(c)) & 0xE0],
     "lines_to_10_fraction": lambda text: _found(re.compile(r"^[^\n]{1,10}$", re.MULTILINE), text),
     "lines_to_30_fraction": lambda text: _found(re.compile(r"^[^\n]{1,30}$", re.MULTILINE), text),
-    "bullet_line_fraction": lambda text: _found(re.compile(r"^\s*[•-][^\n]*", re.MULTILINE), text),
+    "bullet_line_fraction": lambda text: _found(re.compile(r"^[^\S\n]*[•-][^\n]*", re.MULTILINE), text),
     "ellipsis_line_fraction": lambda text: _found(_ELLIPSIS_LINE, text),
     "ellipsis_per_newline": lambda text: _found(_ELLIPSIS_LINE, text),
     "ellipsis_sentence_fraction": lambda text: _found(_ELLIPSIS_LINE, text),

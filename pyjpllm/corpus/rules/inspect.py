@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import EMPTIED
 from pyjpllm.corpus.rules.highlight import Range, highlight
 from pyjpllm.corpus.rules.known import Finding
-from pyjpllm.corpus.rules.stage import EMPTIED, RulesStage
+from pyjpllm.corpus.rules.stage import RulesStage
 from pyjpllm.errors import UserError
 
 

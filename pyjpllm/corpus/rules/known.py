@@ -3,7 +3,9 @@ meta. They cost next to nothing, and a document about which nothing of the kind 
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -41,7 +43,11 @@ def _number(rule: Rule, key: str, document: Document) -> Finding:
     value = document.meta.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Finding(rule, None, True, "not in meta")
-    return Finding(rule, float(value), rule.keeps(value))
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        number = math.copysign(sys.float_info.max, value)
+    return Finding(rule, number, rule.keeps(number))
 
 
 def _language(rule: Rule, document: Document) -> Finding:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pyjpllm.corpus.documents import Document
+from pyjpllm.corpus.faults import EMPTIED
 from pyjpllm.corpus.rules.edits import EDITS
 from pyjpllm.corpus.rules.known import Finding, known
 from pyjpllm.corpus.rules.lists import load_list, load_lists
@@ -14,9 +15,6 @@ from pyjpllm.corpus.rules.presets import Preset, Rule
 from pyjpllm.corpus.rules.words import SCRIPT, Segmenter, segmenter
 from pyjpllm.corpus.stage import Limits, Verdict
 from pyjpllm.errors import UserError, did_you_mean
-
-EMPTIED = "emptied"
-"""The reason of a document of which edits leave nothing."""
 
 
 def lists_of(preset: Preset, replaced: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

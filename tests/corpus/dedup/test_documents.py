@@ -48,6 +48,8 @@ def test_the_greatest_measure_is_kept(tmp_path: Path) -> None:
     for bad in ({}, {"score": "1"}, {"score": True}):
         with pytest.raises(UserError, match="no number 'score'"):
             dropped(step, ["同じ"] * 4, tmp_path, metas=[*metas[:3], bad])
+    with pytest.raises(UserError, match="'score' is beyond all floats"):
+        dropped(step, ["同じ"] * 4, tmp_path, metas=[*metas[:3], {"score": 10**400}])
 
 
 def test_near_copies_of_planted_texts(tmp_path: Path) -> None:
