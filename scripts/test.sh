@@ -28,7 +28,7 @@ Makes a virtual environment, installs all that is needed and passes the checks. 
 a64fx (kernels under an emulated A64FX), scheduler, browser, cuda, which need Debian packages or hardware. As root, the
 packages are installed; otherwise a tier that lacks them is left out and named at the end.
 
-  --require TIER,...  a tier of these that cannot run is a failure
+  --require TIER,...  a64fx, scheduler, browser: one of these that cannot run is a failure
   --only STEP,...     of lint, types, format, tests (default: all of them)
   --venv DIR          virtual environment to make or use (default: .venv in the clone)
   -- ARGUMENTS        go to pytest (paths, -k, -m, ...); coverage is then not judged
@@ -63,6 +63,7 @@ done
 within() { [[ ,$2, == *",$1,"* ]]; }
 check_names() { # check_names OPTION LIST ALLOWED...
     local option=$1 name
+    [[ $2 != *[[:space:]]* ]] || give_up "$option '$2': names stand apart by commas"
     for name in ${2//,/ }; do
         within "$name" "$3" || give_up "$option $name: allowed are ${3//,/, }"
     done

@@ -88,10 +88,10 @@ def command(
 
 def _to_hf(source: Path, target: Path, dtype: Dtype | None, tokenizer: Path | None) -> dict[str, Any]:
     from pyjpllm.model import count_parameters
-    from pyjpllm.model.huggingface import export
+    from pyjpllm.model.huggingface import export, is_part
     from pyjpllm.ops.types import DTYPES
 
-    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").is_file():
+    if target.is_dir() and not (target / "config.json").is_file() and not all(map(is_part, target.iterdir())):
         raise UserError(f"{target} holds something else than a Hugging Face model; name a new folder")
     state, config, own, found = _read(source)
     number = DTYPES[dtype.value] if dtype is not None else own
@@ -123,7 +123,8 @@ def _read(source: Path) -> tuple[Mapping[str, Tensor], ModelConfig, torch.dtype,
     loaded = load_model(source)
     state = {name: param.detach() for name, param in loaded.model.named_parameters()}
     table = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    number = getattr(torch, str(table.get("dtype") or table.get("torch_dtype") or "float32"), torch.float32)
+    named = getattr(torch, str(table.get("dtype") or table.get("torch_dtype") or "float32"), None)
+    number = named if isinstance(named, torch.dtype) else torch.float32
     has_tokenizer = any((source / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     return state, loaded.config, number, source if has_tokenizer else loaded.tokenizer
 

@@ -57,7 +57,9 @@ def command(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens that reach this probability.")] = 0.95,
     top_k: Annotated[int | None, typer.Option(min=1, help="Draw from this many likeliest tokens.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws: the same gives the same text.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of the draws: the same gives the same text.")
+    ] = 0,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Folder of tokenizer.model.", show_default="the one with the model")
     ] = None,
@@ -93,14 +95,16 @@ def command(
         for token in _stream(loaded, ids, tok, max_new_tokens, temperature, top_p, top_k, seed):
             new.append(token)
             if chief and not as_json:  # a character may be several tokens: show what is sure
-                whole = tok.decode(new).rstrip("\ufffd")
+                whole = tok.continuation(ids, new).rstrip("\ufffd")
                 typer.echo(whole[len(text) :], nl=False)
                 text = whole
                 sys.stdout.flush()
         if chief and not as_json:
-            typer.echo(tok.decode(new)[len(text) :])
+            typer.echo(tok.continuation(ids, new)[len(text) :])
         ended = bool(new) and new[-1] == tok.eos_id
-        answers.append({"prompt": prompt, "continuation": tok.decode(new), "tokens": len(new), "ended": ended})
+        answers.append(
+            {"prompt": prompt, "continuation": tok.continuation(ids, new), "tokens": len(new), "ended": ended}
+        )
     if chief and as_json:
         typer.echo(json.dumps(answers, ensure_ascii=False, indent=2))
     from pyjpllm.distributed import finalize
@@ -138,8 +142,13 @@ def load_tokenizer(loaded: Loaded, path: Path, given: Path | None) -> Tokenizer:
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Ids of a prompt as a document begins: after bos where the tokenizer has its own, after eos when it is empty."""
-    ids = tokenizer.encode(prompt)
+    """Ids of a prompt as a document begins: after bos where the tokenizer has its own, after eos when it is empty.
+
+    Raises UserError for a prompt that is no text."""
+    try:
+        ids = tokenizer.encode(prompt)
+    except UnicodeEncodeError:
+        raise UserError(f"the prompt {prompt[:20]!r} is not UTF-8; convert it, e.g. with iconv") from None
     own_bos = tokenizer.bos_id != tokenizer.eos_id
     return [tokenizer.bos_id, *ids] if own_bos or not ids else ids
 
@@ -149,7 +158,10 @@ def _from_stdin(chief: bool) -> list[str]:
         return []
     if sys.stdin.isatty():
         raise UserError("no --prompt, and standard input is the terminal; give --prompt TEXT or pipe a text in")
-    return [sys.stdin.read().rstrip("\n")]
+    try:
+        return [sys.stdin.read().rstrip("\n")]
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 ({error}); convert it, e.g. with iconv") from None
 
 
 def _shared(prompts: list[str], world: World) -> list[str]:

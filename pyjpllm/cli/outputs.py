@@ -12,6 +12,8 @@ def file_to_write(option: str, path: Path) -> None:
     """Raise UserError where no file can be written at ``path``; folders that are missing are made when it is."""
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced by a file
+        raise UserError(f"{option} {path}: is a device or a pipe; name a file")
     folder_to_write(option, path, path.parent)
 
 

@@ -155,12 +155,14 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode text into token files in Megatron's indexed format; each document ends with the token eos."""
-    from pyjpllm.cli.outputs import folder_to_write
+    from pyjpllm.cli.outputs import file_to_write, folder_to_write
     from pyjpllm.data.encode import encode_files
 
     if out.suffix in (".bin", ".idx"):
         raise UserError(f"--out {out}: name the prefix without {out.suffix}: {out.with_suffix('')}")
     folder_to_write("--out", out, out.parent)
+    for suffix in (".bin", ".idx", ".json"):
+        file_to_write("--out", out.with_name(out.name + suffix))
     started = time.monotonic()
     with _Display() as display:
 

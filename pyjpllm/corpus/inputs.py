@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pyjpllm.errors import UserError, nearest
@@ -24,17 +24,18 @@ def expand_inputs(
 ) -> list[Path]:
     """The files behind paths, folders (all readable files below them) and patterns (`data/**/*.jsonl.gz`).
 
-    Inputs keep their order; the files of a folder or a pattern are sorted by name. A file named twice is taken once.
-    Raises UserError for a name that matches nothing and for a file of a kind that is not in ``suffixes``.
+    Inputs keep their order; the files of a folder or a pattern are sorted by name. A file named twice is taken once,
+    however it is written; linked folders are looked into. Raises UserError for a name that matches nothing, a folder
+    that cannot be read, and a file of a kind that is not in ``suffixes``.
     """
     given: Sequence[str | os.PathLike[str]] = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     if not given:
         raise UserError("no input files")
-    files: dict[Path, None] = {}
+    files: dict[str, Path] = {}
     for item in given:
         for file in _expand(os.fspath(item), suffixes):
-            files[file] = None
-    return list(files)
+            files.setdefault(os.path.realpath(file), file)
+    return list(files.values())
 
 
 def _expand(item: str, suffixes: Sequence[str]) -> list[Path]:
@@ -44,9 +45,7 @@ def _expand(item: str, suffixes: Sequence[str]) -> list[Path]:
             raise UserError(f"{item}: files of this kind are not read; allowed: {', '.join(suffixes)}")
         return [path]
     if path.is_dir():
-        found = sorted(
-            file for file in path.rglob("*") if file.is_file() and suffix_of(file, suffixes) and not _hidden(file, path)
-        )
+        found = sorted(file for file in _below(path) if suffix_of(file, suffixes) and file.is_file())
         if not found:
             raise UserError(f"{item}: no readable file in this folder; looked for {', '.join(suffixes)}")
         return found
@@ -63,8 +62,21 @@ def _expand(item: str, suffixes: Sequence[str]) -> list[Path]:
     raise UserError(f"{item}: no such file or folder{_nearest(path)}")
 
 
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _below(folder: Path) -> Iterator[Path]:
+    """What is in a folder and those below it, linked ones too, each once; not what is hidden. Raises UserError."""
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename}: the folder cannot be read ({error.strerror})")
+
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(where)
+        if real in seen:  # a link back up, or a second one
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(where, name) for name in names if not name.startswith("."))
 
 
 def _nearest(path: Path) -> str:

@@ -122,6 +122,8 @@ def _check_layout(
     if len(borders) == 0 or borders[0] != 0 or borders[-1] != len(sizes) or np.any(np.diff(borders) < 0):
         raise UserError(f"{path}: its document index does not cover its {len(sizes)} sequences; the file is damaged")
     available = tokens.stat().st_size
+    if len(sizes) and int(pointers.max()) > available:  # before a sum that might be beyond int64
+        raise UserError(f"{tokens}: truncated: {available} bytes, {path.name} points to byte {int(pointers.max())}")
     ends = pointers + sizes.astype(np.int64) * dtype.itemsize
     needed = int(ends.max()) if len(ends) else 0
     if needed > available:

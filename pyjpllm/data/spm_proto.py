@@ -1,7 +1,7 @@
 """The few parts of a sentencepiece model file that its Python module does not show, read and changed in place.
 
 A `.model` file is a protocol buffer: ModelProto{1: repeated SentencePiece{1: piece, 2: float score, 3: type},
-2: TrainerSpec, 3: NormalizerSpec{2: precompiled_charsmap, ...}}. Source: sentencepiece_model.proto.
+2: TrainerSpec, 3: NormalizerSpec{1: name, 2: precompiled_charsmap, ...}}. Source: sentencepiece_model.proto.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class ModelInfo:
     pieces: list[Piece]
     model_type: int
     byte_fallback: bool
+    normalizer: str
+    """The name of the rules that ``charsmap`` was made of."""
     charsmap: bytes
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
@@ -73,7 +75,7 @@ def read_model(data: bytes) -> ModelInfo:
     pieces: list[Piece] = []
     trainer: dict[int, int] = {}
     normalizer: dict[int, int] = {}
-    charsmap = b""
+    charsmap, name = b"", ""
     for number, _, start, stop in _fields(data, 0, len(data)):
         if number == 1:
             pieces.append(_piece(data, start, stop))
@@ -81,7 +83,9 @@ def read_model(data: bytes) -> ModelInfo:
             trainer = {n: _varint(data, a)[0] for n, wire, a, _ in _fields(data, start, stop) if wire == 0}
         elif number == 3:
             for field, wire, a, b in _fields(data, start, stop):
-                if field == 2:
+                if field == 1:
+                    name = data[a:b].decode()
+                elif field == 2:
                     charsmap = data[a:b]
                 elif wire == 0:
                     normalizer[field] = _varint(data, a)[0]
@@ -89,6 +93,7 @@ def read_model(data: bytes) -> ModelInfo:
         pieces,
         model_type=trainer.get(3, UNIGRAM),
         byte_fallback=bool(trainer.get(35, 0)),
+        normalizer=name,
         charsmap=charsmap,
         add_dummy_prefix=bool(normalizer.get(3, 1)),
         remove_extra_whitespaces=bool(normalizer.get(4, 1)),

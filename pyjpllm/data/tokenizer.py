@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +16,14 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
+from pyjpllm.corpus.unicode import normalize
 from pyjpllm.data import spm_proto
 from pyjpllm.errors import UserError, nearest
 from pyjpllm.files import atomic_write
 
 FILE_NAME = "tokenizer.model"
 SPACE = "\u2581"
+NFKC = "nfkc"
 # A longer text is encoded in pieces cut at line ends: scores summed in FP32 stay exact, and memory stays small.
 _PIECE = 16384
 
@@ -49,10 +50,16 @@ class Tokenizer:
         """The token a document begins after. Our own models have none of its own: it is ``eos_id``."""
         if self.eos_id < 0:
             raise UserError(f"{path}: the model has no end-of-sentence piece, which ends a document here")
-        self._nfkc = bool(self.info.charsmap)
+        # sentencepiece's table of NFKC leaves some sequences of marks as they are. Other tables, such as its default's,
+        # which keeps ～, are left to it alone.
+        self._nfkc = self.info.normalizer == NFKC
         # A line end is always a token by itself where the model knows it as a piece.
         self._newline = self._processor.piece_to_id("\n")
-        self._splits = self._newline != self.unk_id and sum("\n" in piece.text for piece in self.info.pieces) == 1
+        self._splits = (
+            self._newline != self.unk_id
+            and sum("\n" in piece.text for piece in self.info.pieces) == 1
+            and not (self.info.add_dummy_prefix or self.info.remove_extra_whitespaces)  # at the ends of each piece
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -72,7 +79,7 @@ class Tokenizer:
     def normalize(self, text: str) -> str:
         """The text as it is after ``decode(encode(text))``."""
         if self._nfkc:
-            text = unicodedata.normalize("NFKC", text)
+            text = normalize("NFKC", text)
         return str(self._processor.Normalize(text)).replace(SPACE, " ")
 
     def encode(self, text: str) -> list[int]:
@@ -81,7 +88,7 @@ class Tokenizer:
         Raises ValueError for a lone surrogate, which no UTF-8 text holds.
         """
         if self._nfkc:
-            text = unicodedata.normalize("NFKC", text)
+            text = normalize("NFKC", text)
         try:
             if len(text) <= _PIECE or not self._splits:
                 return list(self._processor.EncodeAsIds(text))
@@ -100,6 +107,12 @@ class Tokenizer:
         if wrong:
             raise ValueError(f"token id {wrong[0]} is outside the vocabulary of {self.vocab_size}")
         return str(self._processor.DecodeIds(plain))
+
+    def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """The text that ``ids`` add behind ``before``: of models that put a space before a text, ``decode`` takes that
+        of the first id away, which here is one of the text."""
+        head, whole = self.decode(before), self.decode([*before, *ids])
+        return whole[len(head) :] if whole.startswith(head) else self.decode(ids)
 
     def piece(self, token: int) -> str:
         """The vocabulary's entry for an id (with U+2581 for spaces), as text."""

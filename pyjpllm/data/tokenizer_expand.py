@@ -18,7 +18,7 @@ import sentencepiece
 from pyjpllm.data import spm_proto
 from pyjpllm.data.spm_proto import Piece
 from pyjpllm.data.tokenizer import FILE_NAME, SPACE, Tokenizer
-from pyjpllm.data.tokenizer_train import TokenizerOptions, lines_of, sample_lines, sentencepiece_settings
+from pyjpllm.data.tokenizer_train import TokenizerOptions, explained, lines_of, sample_lines, sentencepiece_settings
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 
@@ -78,9 +78,12 @@ def candidates_for(
         "max_sentencepiece_length": chosen.max_piece_length,
     }
     size = base.vocab_size + int(_SPARE * wanted) + 1000
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=buffer, model_type=kind, vocab_size=size, **settings
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=buffer, model_type=kind, vocab_size=size, **settings
+        )
+    except RuntimeError as error:
+        raise explained(error, size) from None
     pieces = [p for p in spm_proto.read_model(buffer.getvalue()).pieces if p.type == spm_proto.NORMAL]
     return sorted(pieces, key=lambda piece: (len(piece.text) > 1, -piece.score))
 

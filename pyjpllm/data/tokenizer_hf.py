@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyjpllm.data import spm_proto
+from pyjpllm.data.tokenizer import NFKC
 from pyjpllm.errors import UserError
 from pyjpllm.files import atomic_write
 
@@ -107,8 +108,10 @@ def _build(tokenizer: Tokenizer, tokenizers: Any) -> Any:
             pattern = "|".join(_escape(piece) for piece in own)
             fast.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     steps: list[Any] = []
+    if info.normalizer == NFKC:
+        steps.append(normalizers.NFKC())
     if info.charsmap:
-        steps += [normalizers.NFKC(), normalizers.Precompiled(info.charsmap)]
+        steps.append(normalizers.Precompiled(info.charsmap))
     fast.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", _SPACE)])
     fast.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     controls = (p for p in info.pieces if p.type in (spm_proto.CONTROL, spm_proto.UNKNOWN))

@@ -12,7 +12,6 @@ import io
 import re
 import string
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
+from pyjpllm.corpus.unicode import normalize
 from pyjpllm.data.shuffle import key_of, mix
 from pyjpllm.data.spm_proto import exact_scores, without_seed_file
 from pyjpllm.data.tokenizer import FILE_NAME, SPACE, Tokenizer
@@ -35,6 +35,8 @@ UNK, EOS, PAD = "<|unk|>", "<|eos|>", "<|pad|>"
 _LONGEST_LINE = 4000  # characters; a longer one is cut, since sentencepiece would leave it out
 _RUNS = range(2, 25)
 _HASH_BATCH = 65536
+_MOST_IDS = 10_000_000
+_MOST_THREADS = 1024  # of sentencepiece
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,18 @@ class TokenizerOptions:
         """Raise UserError for values that cannot be trained with."""
         if self.vocab_size < 384:
             raise UserError(f"vocab size {self.vocab_size}: 256 bytes, ASCII and special tokens need at least 384")
-        if not 0.9 <= self.character_coverage <= 1.0:
-            raise UserError(f"character coverage {self.character_coverage}: allowed are 0.9 to 1.0")
+        if self.vocab_size > _MOST_IDS:
+            raise UserError(f"vocab size {self.vocab_size}: at most {_MOST_IDS:,}")
+        if not 0.98 <= self.character_coverage <= 1.0:
+            raise UserError(f"character coverage {self.character_coverage}: allowed are 0.98 to 1.0")
         if not 1 <= self.max_piece_length <= 512:
             raise UserError(f"max piece length {self.max_piece_length}: allowed are 1 to 512")
-        if not 1 <= self.japanese_piece_length <= self.max_piece_length:
-            raise UserError(
-                f"Japanese piece length {self.japanese_piece_length}: allowed are 1 to the max piece length, "
-                f"{self.max_piece_length}"
-            )
         if self.japanese_share is not None:
+            if not 1 <= self.japanese_piece_length <= self.max_piece_length:
+                raise UserError(
+                    f"Japanese piece length {self.japanese_piece_length}: allowed are 1 to the max piece length, "
+                    f"{self.max_piece_length}"
+                )
             if not 0.0 <= self.japanese_share <= 1.0:
                 raise UserError(f"Japanese share {self.japanese_share}: allowed are 0 to 1")
             if self.kind != "unigram":
@@ -85,8 +89,10 @@ class TokenizerOptions:
                 )
         elif self.pre_split != "none":
             raise UserError(f"pre-split {self.pre_split} is for Japanese lines that are apart; give a Japanese share")
-        if self.sample_bytes < 1 or self.threads < 1 or self.seed < 0:
-            raise UserError("sample bytes and threads must be at least 1, the seed at least 0")
+        if self.sample_bytes < 1 or self.seed < 0:
+            raise UserError("sample bytes must be at least 1, the seed at least 0")
+        if not 1 <= self.threads <= _MOST_THREADS:
+            raise UserError(f"threads {self.threads}: allowed are 1 to {_MOST_THREADS}")
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -139,7 +145,7 @@ def lines_of(texts: Iterable[str], normalization: Normalization) -> Iterator[str
     """The lines of the texts, normalised, without empty ones, cut to a bearable length."""
     for text in texts:
         if normalization == "nfkc":
-            text = unicodedata.normalize("NFKC", text)
+            text = normalize("NFKC", text)
         for line in text.split("\n"):
             for start in range(0, len(line), _LONGEST_LINE):
                 yield line[start : start + _LONGEST_LINE]
@@ -225,7 +231,7 @@ def _train(lines: list[str], options: TokenizerOptions) -> bytes:
             **more,
         )
     except RuntimeError as error:
-        raise _explained(error, options.vocab_size) from None
+        raise explained(error, options.vocab_size) from None
     finally:
         held.close()
     if options.japanese_share is not None:
@@ -249,7 +255,7 @@ def sentencepiece_settings(options: TokenizerOptions) -> dict[str, Any]:
     }
 
 
-def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+def explained(error: RuntimeError, vocab_size: int) -> Exception:
     """sentencepiece's complaint in a user's words."""
     message = str(error)
     if most := re.search(r"too high .*<= (\d+)", message):

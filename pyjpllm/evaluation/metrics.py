@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyjpllm.config.schema import Config
 from pyjpllm.errors import UserError
 
 if sys.version_info >= (3, 11):
@@ -113,10 +114,10 @@ def read_metrics(path: Path) -> Metrics:
                 try:
                     record = json.loads(line)
                     step = record["step"]
-                    if type(step) is not int or step < 0:
+                    if type(step) is not int or not 0 <= step < 1 << 63:
                         raise ValueError(step)
                     numbers = dict(_numbers(record))
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     unreadable += line.endswith(b"\n")
                     continue
                 del numbers["step"]
@@ -187,17 +188,20 @@ def _read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
         number = entry.name.removeprefix("step-")
         if not entry.is_dir() or not number.isdigit():
             continue
-        files = [(file.name, file.stat()) for file in entry.rglob("*") if file.is_file()]
-        found.append(
-            Checkpoint(
-                name=entry.name,
-                step=int(number),
-                complete=(entry / "manifest.json").is_file(),
-                bytes=sum(stat.st_size for _, stat in files),
-                files=len(files),
-                modified=max((stat.st_mtime for _, stat in files), default=entry.stat().st_mtime),
+        try:
+            files = [(file.name, file.stat()) for file in entry.rglob("*") if file.is_file()]
+            found.append(
+                Checkpoint(
+                    name=entry.name,
+                    step=int(number),
+                    complete=(entry / "manifest.json").is_file(),
+                    bytes=sum(stat.st_size for _, stat in files),
+                    files=len(files),
+                    modified=max((stat.st_mtime for _, stat in files), default=entry.stat().st_mtime),
+                )
             )
-        )
+        except FileNotFoundError:  # the run, which goes on, has removed it meanwhile
+            continue
     yield from sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -214,11 +218,17 @@ def read_run(folder: Path) -> Run:
         inside = [child for child in sorted(folder.iterdir()) if (child / "metrics.jsonl").exists()]
         hint = f"; did you mean {str(inside[0])!r}?" if inside else ""
         raise UserError(f"{folder}: no run folder: it has neither config.toml nor metrics.jsonl{hint}")
-    config_text = config_path.read_text(encoding="utf-8") if config_path.exists() else ""
     try:
+        config_text = config_path.read_text(encoding="utf-8") if config_path.exists() else ""
         config = tomllib.loads(config_text)
+    except UnicodeDecodeError:
+        raise UserError(f"{config_path}: not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{config_path}: not valid TOML: {error}") from None
+    sections = Config.model_fields
+    flat = next((name for name, value in config.items() if name in sections and not isinstance(value, dict)), None)
+    if flat is not None:
+        raise UserError(f"{config_path}: {flat} = {config[flat]!r}: a section is expected, [{flat}]")
     environment: dict[str, Any] = {}
     environment_path = folder / "environment.json"
     if environment_path.exists():

@@ -70,5 +70,5 @@ def write_samples(model: Reader, tokenizer: Tokenizer, config: Config) -> list[t
             seed=config.train.seed,
             eos_id=tokenizer.eos_id,
         )
-        samples.append((prompt, tokenizer.decode(out)))
+        samples.append((prompt, tokenizer.continuation(ids, out)))
     return samples

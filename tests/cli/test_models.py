@@ -117,6 +117,8 @@ def test_backends_and_types_agree_on_the_likeliest(kernels: str, dtype: str, jpl
         (["generate", "run", "-p", "x", "--top-p", "0"], "--top-p 0.0 is out of range"),
         (["generate", "run", "-p", "x", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["generate", "run", "-p", "x", "--dtype", "fp8"], "--dtype"),
+        (["generate", "run", "-p", "a\udcff"], "is not UTF-8"),
+        (["generate", "run", "-p", "x", "--seed", str(1 << 70)], "--seed"),
         (["generate", "run", "-p", "x", "--tokenizer", "nowhere/x"], "nowhere"),
         (["generate", "run", "--promt", "x"], "did you mean --prompt?"),
         (["generate"], "PATH"),
@@ -154,6 +156,18 @@ def test_a_damaged_checkpoint_is_named(folder: Path, jpllm: Run) -> None:
         _, err = jpllm(*words, code=2)
         assert f"{file.name} is damaged" in err
     assert not (folder / "out-damaged").exists()
+
+
+def test_what_a_killed_export_left_is_taken_over(folder: Path, jpllm: Run) -> None:
+    jpllm("convert", "run", "killed")
+    for name in ("config.json", "generation_config.json"):
+        (folder / "killed" / name).unlink()
+    (folder / "killed" / ".model.safetensors.1.tmp").touch()
+    jpllm("convert", "run", "killed")
+    assert (folder / "killed" / "config.json").is_file()
+    (folder / "killed" / "config.json").unlink()
+    (folder / "killed" / "notes.txt").touch()
+    assert "holds something else" in jpllm("convert", "run", "killed", code=2)[1]
 
 
 def test_transformers_loads_what_is_converted(folder: Path, jpllm: Run) -> None:

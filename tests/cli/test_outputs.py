@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_folder_in_place_of_a_file(
     Path("m").mkdir()
     assert run([*COMMANDS[name], "m"]) == 2
     assert f"{COMMANDS[name][-1]} m: is a folder; name a file in it" in capsys.readouterr().err
+
+
+def test_a_link_and_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("real").mkdir()
+    Path("link.html").symlink_to("real/page.html")
+    os.mkfifo("pipe")
+    assert run([*COMMANDS["plan"], "link.html"]) == 0
+    assert Path("link.html").is_symlink()
+    assert "<svg" in Path("real/page.html").read_text(encoding="utf-8")
+    assert run([*COMMANDS["plan"], "pipe"]) == 2
+    assert "--html pipe: is a device or a pipe; name a file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.html", "pipe", "real"]
 
 
 def test_a_file_in_place_of_a_folder(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,30 @@ def test_folders_patterns_and_files(tree: Path) -> None:
     assert names(expand_inputs([tree / "b.jsonl", tree / "b.jsonl", tree]), tree)[:2] == ["b.jsonl", "a.jsonl.gz"]
     (tree / "x[1].jsonl").write_text("")
     assert names(expand_inputs(tree / "x[1].jsonl"), tree) == ["x[1].jsonl"]
+
+
+def test_linked_folders_and_other_spellings(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = tmp_path_factory.mktemp("store")
+    (store / "x.jsonl").write_text("")
+    (store / "up").symlink_to(store)  # a loop
+    (tree / "sub" / "linked").symlink_to(store)
+    (tree / "sub" / "z.jsonl").symlink_to(tree / "b.jsonl")
+    assert names(expand_inputs(tree / "sub"), tree) == ["sub/d.parquet", "sub/linked/x.jsonl", "sub/z.jsonl"]
+    again = [tree / "b.jsonl", tree / "sub" / ".." / "b.jsonl", tree / "sub" / "z.jsonl", tree / "c.txt"]
+    assert names(expand_inputs(again), tree) == ["b.jsonl", "c.txt"]
+
+
+def test_a_folder_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"sub: the folder cannot be read \(Permission denied\)"):
+        expand_inputs(tree)
 
 
 @pytest.mark.parametrize(

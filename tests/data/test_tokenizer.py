@@ -168,9 +168,11 @@ def test_lines() -> None:
         ({"vocab_size": 100}, "vocab size 100: .* at least 384"),
         ({"vocab_size": 390}, r"vocab size 390 is too small: characters and bytes alone need \d+"),
         ({"vocab_size": 50000}, r"vocab size 50000 is too large for this little text; at most \d+"),
-        ({"character_coverage": 0.5}, "character coverage 0.5"),
+        ({"vocab_size": 10**10}, "vocab size 10000000000: at most 10,000,000"),
+        ({"character_coverage": 0.95}, "character coverage 0.95: allowed are 0.98 to 1"),
         ({"max_piece_length": 0}, "max piece length 0"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "threads 0: allowed are 1 to 1024"),
+        ({"threads": 2000}, "threads 2000: allowed are 1 to 1024"),
     ],
 )
 def test_training_mistakes(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -252,6 +254,57 @@ def test_a_long_text_in_transformers(tokenizer: Tokenizer, tmp_path: Path) -> No
     text = "\n".join(texts(700, seed=4))
     assert len(text) > 50000
     assert theirs(text)["input_ids"] == tokenizer.encode(text)
+
+
+def of_others(folder: Path, lines: list[str], **changes: Any) -> tuple[Tokenizer, Any]:
+    """A model with sentencepiece's defaults, loaded by us and by sentencepiece."""
+    import io
+
+    import sentencepiece
+
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=buffer, vocab_size=500, hard_vocab_limit=False,
+        minloglevel=2, num_threads=1, **changes,
+    )  # fmt: skip
+    (folder / "tokenizer.model").write_bytes(buffer.getvalue())
+    return Tokenizer.load(folder), sentencepiece.SentencePieceProcessor(model_proto=buffer.getvalue())
+
+
+@pytest.mark.parametrize("rule", ["nmt_nfkc", "nfkc_cf", "nfkc", "identity"])
+def test_models_of_others_get_their_own_ids(rule: str, tmp_path: Path) -> None:
+    """The default's table keeps ～, which NFKC makes a tilde."""
+    mine, theirs = of_others(
+        tmp_path, [*texts(300), *["営業時間は～まで、ｆｕｌｌ～です。"] * 50], normalization_rule_name=rule
+    )
+    for text in ("営業～まで", "ｆｕｌｌ～", "ＡＢＣ①㌔", "か\u3099", "a  b"):
+        assert mine.encode(text) == theirs.EncodeAsIds(text)
+
+
+@pytest.mark.parametrize("changes", [{}, {"add_dummy_prefix": False}, {"remove_extra_whitespaces": False}])
+def test_long_texts_of_models_that_change_spaces_are_encoded_whole(changes: dict[str, Any], tmp_path: Path) -> None:
+    mine, theirs = of_others(
+        tmp_path, texts(300), user_defined_symbols=["\n"], normalization_rule_name="identity", **changes
+    )
+    text = "hello world testing\n" * 1000
+    assert mine.encode(text) == theirs.EncodeAsIds(text)
+
+
+def test_the_text_behind_a_prompt(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    mine, _ = of_others(tmp_path, texts(300))
+    for each in (mine, tokenizer):
+        text = each.normalize("Hello, world! 日本").removeprefix(" ")
+        ids = each.encode("Hello, world! 日本")
+        for cut in range(len(ids) + 1):
+            assert each.decode(ids[:cut]) + each.continuation(ids[:cut], ids[cut:]) == text
+
+
+def test_short_pieces(tmp_path: Path) -> None:
+    """The length of Japanese pieces is for Japanese lines that are apart."""
+    short = train_tokenizer(texts(600), tmp_path, TokenizerOptions(vocab_size=460, max_piece_length=4, threads=1))
+    assert (
+        max(len(piece.text) for piece in short.info.pieces if piece.type == spm_proto.NORMAL and piece.score < 0) <= 4
+    )
 
 
 PLAIN_SPACES = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +43,8 @@ def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_no_metrics_are_counted(tmp_path: Path) -> None:
-    bad = ["nonsense", "[1]", '{"loss": 1}', '{"step": "3"}', '{"step": -1}', '{"step": true}', "", "null", "[" * 9000]
+    bad = ["nonsense", "[1]", '{"loss": 1}', '{"step": "3"}', '{"step": -1}', '{"step": true}', "", "null", "[" * 9000,
+           '{"step": 99999999999999999999}', '{"step": 2, "loss": ' + "9" * 400 + "}"]  # fmt: skip
     path = write(tmp_path / "m", ['{"step": 1, "loss": 5.0}', *bad, '{"step": 2, "loss": 4.0, "note": "text"}', ""])
     metrics = read_metrics(path)
     assert metrics.steps.tolist() == [1, 2]
@@ -105,6 +108,35 @@ def test_an_interrupted_save_and_strange_files_among_the_checkpoints(tmp_path: P
     (run / "checkpoints" / "step-abc").mkdir()
     (run / "checkpoints" / "step-00000009").write_text("a file")
     assert [(c.step, c.complete) for c in read_run(run).checkpoints] == [(2, True), (4, False)]
+
+
+def test_a_checkpoint_that_goes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", 4)
+    real = Path.rglob
+
+    def rglob(folder: Path, pattern: str) -> Any:
+        found = list(real(folder, pattern))
+        if folder.name == "step-00000002":
+            shutil.rmtree(folder)
+        return found
+
+    monkeypatch.setattr(Path, "rglob", rglob)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert [checkpoint.step for checkpoint in read_run(run).checkpoints] == [4]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"train = 1\n", r"config\.toml: train = 1: a section is expected"),
+        (b"a = '\xff'\n", r"config\.toml: not UTF-8"),
+    ],
+)
+def test_a_config_that_is_none(content: bytes, said: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", 2)
+    (run / "config.toml").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read_run(run)
 
 
 def test_samples_of_a_repeated_step_and_broken_lines(tmp_path: Path) -> None:

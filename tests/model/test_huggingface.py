@@ -12,7 +12,7 @@ from safetensors import safe_open
 from pyjpllm.data.tokenizer_train import TokenizerOptions, train_tokenizer
 from pyjpllm.errors import UserError
 from pyjpllm.model import Transformer
-from pyjpllm.model.huggingface import config_json, export, hf_name, load_config, load_weights
+from pyjpllm.model.huggingface import config_json, export, hf_name, is_part, load_config, load_weights
 from pyjpllm.parallel import ExpertParallel, TensorParallel, layout_of
 from tests.model.models import MIXTURES, VARIANTS, build, config, tokens
 
@@ -335,6 +335,32 @@ def test_a_folder_of_our_tokenizer_becomes_one_of_transformers(tmp_path):
     assert loaded.encode("おばあさん", add_special_tokens=False) == tokenizer.encode("おばあさん")
     table = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert (table["bos_token_id"], table["eos_token_id"]) == (tokenizer.bos_id, tokenizer.eos_id)
+
+
+def test_a_tokenizer_that_cannot_be_exported_leaves_the_old_model(tmp_path):
+    class Stubborn(Toy):
+        def save_hf(self, folder):
+            raise UserError("cannot be written")
+
+    shape = config()
+    model = build(shape, dtype=torch.float32)
+    export(state_of(model), shape, tmp_path / "hf", tokenizer=Toy())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()}
+    with pytest.raises(UserError, match="cannot be written"):
+        export(state_of(model), shape, tmp_path / "hf", tokenizer=Stubborn())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()} == before
+    with pytest.raises(UserError, match="cannot be written"):
+        export(state_of(model), shape, tmp_path / "new", tokenizer=Stubborn())
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_of_an_export_have_one_mode(tmp_path):
+    shape = config()
+    export(state_of(build(shape, dtype=torch.float32)), shape, tmp_path / "hf", tokenizer=Toy())
+    (tmp_path / "file").touch()
+    assert {path.stat().st_mode for path in (tmp_path / "hf").iterdir()} == {(tmp_path / "file").stat().st_mode}
+    assert all(map(is_part, (tmp_path / "hf").iterdir()))
+    assert not is_part(tmp_path / "notes.txt")
 
 
 def test_tokenizer_files_of_another_hugging_face_folder_are_copied(tmp_path):

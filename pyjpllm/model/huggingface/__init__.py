@@ -3,6 +3,6 @@
 from pyjpllm.model.huggingface.config import config_json, load_config
 from pyjpllm.model.huggingface.names import hf_name
 from pyjpllm.model.huggingface.read import load_weights
-from pyjpllm.model.huggingface.write import export
+from pyjpllm.model.huggingface.write import export, is_part
 
-__all__ = ["config_json", "export", "hf_name", "load_config", "load_weights"]
+__all__ = ["config_json", "export", "hf_name", "is_part", "load_config", "load_weights"]

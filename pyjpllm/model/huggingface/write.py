@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +66,8 @@ def export(
     of 5 GB at a time. ``tokenizer`` is a `pyjpllm.data.Tokenizer`, or a folder of one, or a Hugging Face folder whose
     tokenizer files are copied. ``dtype`` is that of the file; by default that of the embedding. A model that
     was in ``folder`` is replaced once all the new weights are there; other files stay. config.json comes last: a
-    folder that has one is whole.
+    folder that has one is whole. Raises UserError, before anything is written, for weights that are not the config's
+    and for a tokenizer that cannot be exported.
     """
     folder = Path(folder)
     shapes = {
@@ -78,8 +82,9 @@ def export(
     kind = architecture(config)
     table = config_json(config, dtype=str(dtype).removeprefix("torch."), **ids)
     files = _plan(shapes, dtype)
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as writes:
+        words = _tokenizer_files(tokenizer, writes)
+        folder.mkdir(parents=True, exist_ok=True)
         for file, names in files.items():
             path = writes.enter_context(atomic_write(folder / file))
             tensors: dict[str, Tensor] = {}
@@ -88,6 +93,7 @@ def export(
                 theirs = hf_names(name, shapes[name], kind)
                 tensors |= zip(theirs, map(torch.clone, whole), strict=True) if whole.ndim == 3 else {theirs[0]: whole}
             save_file(tensors, path, metadata={"format": "pt"})
+            path.chmod(_usual_mode())  # as the other files' is: save_file lets nobody else read
         if len(files) > 1:
             total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
             weight_map = {
@@ -98,11 +104,27 @@ def export(
             }
             _write_json(writes.enter_context(atomic_write(folder / INDEX)), _index(total, weight_map))
         _remove_old(folder)
-    _save_tokenizer(tokenizer, folder)
+        for source in words:
+            if source.resolve() != (folder / source.name).resolve():
+                with atomic_write(folder / source.name) as path:
+                    shutil.copyfile(source, path)
     with atomic_write(folder / "generation_config.json") as path:
         _write_json(path, generation)
     with atomic_write(folder / "config.json") as path:
         _write_json(path, table)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one that ``export`` writes, or left behind when it was killed."""
+    name = path.name
+    ours = (SINGLE, INDEX, "config.json", "generation_config.json", *_TOKENIZER_FILES)
+    return name in ours or fnmatch(name, "model-*-of-*.safetensors") or fnmatch(name, ".*.tmp")
+
+
+def _usual_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _index(total: int, weight_map: dict[str, str]) -> dict[str, Any]:
@@ -181,17 +203,14 @@ def _load(path: str | Path) -> TokenizerLike:
     return Tokenizer.load(path)
 
 
-def _save_tokenizer(tokenizer: TokenizerLike | str | Path | None, folder: Path) -> None:
+def _tokenizer_files(tokenizer: TokenizerLike | str | Path | None, held: contextlib.ExitStack) -> list[Path]:
+    """The files of the tokenizer: those of a Hugging Face folder, or new ones that are there as long as ``held``."""
     if tokenizer is None:
-        return
+        return []
     if isinstance(tokenizer, (str, Path)):
-        if not _is_hf(Path(tokenizer)):
-            _load(tokenizer).save_hf(folder)
-            return
-        for name in _TOKENIZER_FILES:
-            source = Path(tokenizer) / name
-            if source.is_file() and source.resolve() != (folder / name).resolve():
-                with atomic_write(folder / name) as path:
-                    shutil.copyfile(source, path)
-        return
+        if _is_hf(Path(tokenizer)):
+            return [path for name in _TOKENIZER_FILES if (path := Path(tokenizer) / name).is_file()]
+        tokenizer = _load(tokenizer)
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="jpllm-export-")))
     tokenizer.save_hf(folder)
+    return sorted(folder.iterdir())
