@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyjpllm.corpus.readers import read_file
 from pyjpllm.data import spm_proto
 from pyjpllm.data.tokenizer import SPACE, Tokenizer
+from pyjpllm.errors import UserError, did_you_mean
 
 EXAMPLES = 10
 _AROUND = 20  # characters of an example on each side
@@ -106,7 +107,7 @@ def report_tokenizers(
     """A report of each (name, tokenizer) on all documents of ``files``.
 
     ``domain``: a field of the documents' meta; None: each file is a domain. Raises UserError for a file that cannot be
-    read.
+    read, and for a field that no document has.
     """
     judges = [_Judge(name, tokenizer) for name, tokenizer in tokenizers]
     for name, text in _documents(files, domain):
@@ -116,10 +117,15 @@ def report_tokenizers(
 
 
 def _documents(files: Iterable[Path], domain: str | None) -> Iterator[tuple[str, str]]:
+    known: dict[str, None] = {}
     for file in files:
         for document in read_file(file):
             value = str(file) if domain is None else document.meta.get(domain)
+            known.update(dict.fromkeys(map(str, document.meta)))
             yield NO_DOMAIN if value is None else str(value), document.text
+    if domain is not None and domain not in known:
+        hint = did_you_mean(domain, known) if known else "; it is empty"
+        raise UserError(f"--domain {domain}: no document has it in its meta{hint}")
 
 
 class _Judge:

@@ -97,7 +97,7 @@ def drop_after(path: Path, step: int) -> None:
                 if json.loads(line)["step"] > step:
                     break
             except (ValueError, KeyError, TypeError):
-                break
+                continue  # goes with the good one before it; those behind it stay
             keep = file.tell()
         file.truncate(keep)
 

@@ -117,5 +117,7 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [report["kind"] for report in reports] == ["unigram", "bpe"]
     assert f"{reports[0]['total']['characters_per_token']:.3f}" == both.split()[3]
     assert set(reports[0]["domains"]) == {"a", "b", NO_DOMAIN}
+    assert run([str(word) for word in [*words, "--domain", "sorce"]]) == 2
+    assert "--domain sorce: no document has it in its meta; did you mean 'source'?" in capsys.readouterr().err
     assert run(["tokenizer", "report", str(folder / "x.jsonl.zst"), "--tokenizer", str(folder / "unigra")]) == 2
     assert "did you mean" in capsys.readouterr().err

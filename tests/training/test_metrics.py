@@ -50,11 +50,11 @@ def test_a_resumed_run_drops_the_records_it_will_write_again(tmp_path: Path) -> 
     drop_after(tmp_path / "absent.jsonl", 1)
 
 
-def test_a_damaged_line_in_the_middle_ends_what_is_kept(tmp_path: Path) -> None:
+def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text('{"step": 1}\nnot json\n{"step": 2}\n')
-    drop_after(path, 5)
-    assert [r["step"] for r in read(path)] == [1]
+    path.write_text('{"step": 1}\nnot json\n\n{"step": 2}\n{"step": 3}\nnot json\n{"step": 4}\n')
+    drop_after(path, 3)
+    assert path.read_text() == '{"step": 1}\nnot json\n\n{"step": 2}\n{"step": 3}\n'
 
 
 def test_the_writer_makes_lines_samples_and_events(tmp_path: Path) -> None:
