@@ -114,7 +114,6 @@ def _prepare(
     used = _used(config, tokens)
     if folder.report.exists():  # done: the inputs may be gone
         return _known_run(folder, used, None)
-    used["files"] = {path: checksum for stage in config.stages for path, checksum in stage.files_read().items()}
     check_extract(config.input.extract)
     files, pairs = config.input.files(), config.input.pair_spans()
     pages = [page for pair in pairs for page in (pair.path, pair.original) if page is not None]
@@ -132,9 +131,10 @@ def _prepare(
 
 
 def _used(config: CorpusConfig, tokens: TokenSink | None) -> dict[str, Any]:
-    """The config as far as the output depends on it."""
+    """The config as far as the output depends on it, with the checksums of the files that its stages read."""
     used = config.as_dict()
     del used["run"]["processes"]
+    used["files"] = {path: checksum for stage in config.stages for path, checksum in stage.files_read().items()}
     if tokens is not None:
         used["output"]["tokenizer"] = tokens.fingerprint  # not where it lies
     return used
@@ -151,8 +151,7 @@ def _state(file: Path) -> tuple[int, int]:
 def _known_run(folder: RunFolder, used: dict[str, Any], state: list[list[Any]] | None) -> tuple[int, list[Shard]]:
     """The plan of the run that is there. Raises UserError where it was made with another config or other files."""
     before = json.loads(folder.config.read_bytes())
-    read_then = before.pop("files", {})
-    read_now = used.pop("files", read_then)
+    read_then, read_now = before.pop("files", {}), used.pop("files")
     if before != json.loads(json.dumps(used)):
         differs = next(name for name in used if before.get(name) != json.loads(json.dumps(used[name])))
         raise UserError(

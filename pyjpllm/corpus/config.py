@@ -146,11 +146,10 @@ class CorpusConfig(Section):
         folders: dict[Path, str] = {}
         for stage in self.stages:
             if isinstance(stage, CopiesConfig | NearCopiesConfig) and stage.save is not None:
-                first = folders.setdefault(Path(stage.save).resolve(), stage_name(stage))
-                if first != stage_name(stage):
-                    raise ConfigError(
-                        [f"the stages {first} and {stage_name(stage)} save into one folder, {stage.save!r}"]
-                    )
+                folder, name = Path(stage.save).resolve(), stage_name(stage)
+                if folder in folders:
+                    raise ConfigError([f"the stages {folders[folder]} and {name} save into one folder, {stage.save!r}"])
+                folders[folder] = name
         return self
 
     def as_dict(self) -> dict[str, Any]:

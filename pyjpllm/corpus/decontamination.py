@@ -32,9 +32,8 @@ from pyjpllm.corpus.folding import fold
 from pyjpllm.corpus.inputs import expand_inputs, suffix_of
 from pyjpllm.corpus.readers import read_documents
 from pyjpllm.corpus.stage import Limits, Stage, Verdict
-from pyjpllm.corpus.stage_config import StageConfig
+from pyjpllm.corpus.stage_config import StageConfig, checksum_of
 from pyjpllm.errors import UserError
-from pyjpllm.files import sha256_of
 
 GRAM = 6
 _CANDIDATE = 0.1  # of an item's grams
@@ -257,7 +256,7 @@ class DecontaminationConfig(StageConfig):
 
     def files_read(self) -> Mapping[str, str]:
         """The evaluation sets."""
-        return {str(path): sha256_of(path) for path in expand_inputs(self.paths)}
+        return {str(path): checksum_of(path) for path in expand_inputs(self.paths)}
 
     def build(self) -> Stage:
         """The stage. Raises UserError for sets that cannot be read, or hold nothing that can be looked for."""

@@ -118,8 +118,8 @@ def trim_space(text: str) -> str:
 
 
 class NormalizeConfig(StageConfig):
-    """Makes the same text look the same, in the order of these fields. Drops documents of which
-    nothing is left (`emptied`)."""
+    """Makes the same text look the same, in the order of these fields. Drops a document of which it leaves nothing
+    (`emptied`)."""
 
     kind: Literal["normalize"]
     strip_invisible: bool = True

@@ -110,7 +110,7 @@ class Tokenizer:
 
     def continuation(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """The text that ``ids`` add behind ``before``: of models that put a space before a text, ``decode`` takes that
-        of the first id away, which here is one of the text."""
+        of the first id away, which here is one of the text. Where ``before`` ends inside a character: ``ids`` alone."""
         head, whole = self.decode(before), self.decode([*before, *ids])
         return whole[len(head) :] if whole.startswith(head) else self.decode(ids)
 

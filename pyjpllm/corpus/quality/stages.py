@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field, model_validator
 
 from pyjpllm.config.schema import PositiveFloat
 from pyjpllm.corpus.documents import Document
@@ -29,11 +29,9 @@ class _ModelConfig(StageConfig):
     """`drop` drops documents beyond the limits; `mark` keeps all, and the limits are only drawn in the histogram. Both
     write the number into the meta."""
 
-    @computed_field(repr=False)  # type: ignore[prop-decorator]
-    @property
-    def sha256(self) -> str:
-        """Of the model, so that a run does not go on with another one under the same name."""
-        return checksum_in(self.model)
+    def files_read(self) -> Mapping[str, str]:
+        """The model."""
+        return {self.model: checksum_in(self.model)}
 
 
 class ClassifierConfig(_ModelConfig):

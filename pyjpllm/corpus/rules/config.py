@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
-from pyjpllm.corpus.rules.lists import checksum_of, means_file, read_hosts
+from pyjpllm.corpus.rules.lists import means_file, read_hosts
 from pyjpllm.corpus.rules.presets import Preset, Rule, load_preset
 from pyjpllm.corpus.rules.stage import EditStage, RulesStage
-from pyjpllm.corpus.stage_config import StageConfig
+from pyjpllm.corpus.stage_config import StageConfig, checksum_of
 
 Bound = Literal["at_least", "at_most", "below"]
 Edit = Literal["footer", "japanese-lines", "nwjc-sentences", "prose-lines", "swallow-punctuation"]

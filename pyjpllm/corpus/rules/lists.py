@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyjpllm.errors import UserError, did_you_mean
-from pyjpllm.files import sha256_of
 
 FOLDER = Path(__file__).with_name("lists")
 _HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f]*:[0-9a-f:.]+")
@@ -24,7 +23,7 @@ def read_words(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise UserError(f"{path}: the word list cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: the word list is not UTF-8; convert it, e.g. with iconv") from None
     lines = (line.strip() for line in text.splitlines())
@@ -51,18 +50,6 @@ def read_hosts(path: Path) -> list[str]:
             with contextlib.suppress(UnicodeError):
                 hosts.append(host.encode("idna").decode())
     return hosts
-
-
-def checksum_of(path: Path) -> str:
-    """Of a file of words. Raises UserError when it cannot be read."""
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: the word list cannot be read ({error.strerror})")
 
 
 def means_file(name: str) -> bool:

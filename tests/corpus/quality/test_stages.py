@@ -114,7 +114,7 @@ def test_a_run_does_not_go_on_with_another_model(folder: Path) -> None:
     build_corpus(config, "run")
     build_corpus(config, "run")
     assert run(TRAIN) == 0
-    with pytest.raises(UserError, match="holds a run whose \\[stage\\] is another"):
+    with pytest.raises(UserError, match="holds a run that read another"):
         build_corpus(config, "run")
 
 
