@@ -28,6 +28,13 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def usual_mode(path: Path) -> None:
+    """Give a file the mode that new ones have here: safetensors makes those that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's content onto the disk; who reads ``target`` next reads the disk, where the system can do that."""
     shutil.copyfile(source, target)

@@ -191,11 +191,11 @@ def _draw(line: Line, sx: Scale, sy: Scale) -> str:
 
 
 def _marks(line: Line, sx: Scale) -> str:
-    """Red ticks where a value that should be there is NaN or infinite: between the first and the last finite one."""
+    """Red ticks where a value that should be there is NaN or infinite: from the first finite one on."""
     seen = np.flatnonzero(np.isfinite(line.values))
     bad = ~np.isfinite(line.values)
-    if len(seen):  # a column may begin later than the run, and end before it
-        bad[: seen[0]] = bad[seen[-1] :] = False
+    if len(seen):
+        bad[: seen[0]] = False  # a column may begin later than the run
     if not bad.any():
         return ""
     places = sorted({round(sx(float(step)), 0) for step in line.steps[bad][:: max(1, int(bad.sum()) // 2000)]})

@@ -20,7 +20,7 @@ from pyjpllm.distributed.agreement import on_first_rank
 from pyjpllm.distributed.collectives import broadcast_object, gather_objects
 from pyjpllm.distributed.mesh import Mesh
 from pyjpllm.errors import UserError, did_you_mean
-from pyjpllm.files import fsync_file, sha256_of
+from pyjpllm.files import fsync_file, sha256_of, usual_mode
 from pyjpllm.parallel.layout import Layout
 from pyjpllm.training.caught import caught
 from pyjpllm.training.folders import MANIFEST, publish, step_folder, sweep, temporary_of
@@ -80,6 +80,7 @@ def _write_share(folder: Path, rank: int, share: Iterable[Piece]) -> Written:
             return
         name = f"rank-{rank:05d}-{len(written.files):03d}.safetensors"
         save_file(batch, folder / name)
+        usual_mode(folder / name)
         fsync_file(folder / name)
         written.files[name] = {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
         batch, size = {}, 0

@@ -97,6 +97,11 @@ DAMAGE = {
     "count": (IDX[:18] + struct.pack("<Q", 1 << 60) + IDX[26:], BIN, r"c\.idx: truncated"),
     "size": (IDX[:34] + struct.pack("<i", -1) + IDX[38:], BIN, r"c\.idx: a negative size"),
     "pointer": (IDX[:46] + struct.pack("<q", -2) + IDX[54:], BIN, r"c\.idx: a negative size or pointer"),
+    "far beyond": (
+        IDX[:62] + struct.pack("<q", (1 << 63) - 2) + IDX[70:],
+        BIN,
+        r"c\.bin: truncated: 6 bytes, c\.idx points",
+    ),
     "beyond": (IDX[:62] + struct.pack("<q", 6) + IDX[70:], BIN, r"c\.bin: truncated: 6 bytes, c\.idx points up to"),
     "documents": (IDX[:-8] + struct.pack("<q", 2), BIN, r"c\.idx: its document index does not cover"),
     "order": (IDX[:78] + struct.pack("<qqq", 2, 1, 3), BIN, r"c\.idx: its document index does not cover"),

@@ -10,10 +10,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyjpllm.errors import UserError
 from pyjpllm.evaluation import summarize, write_report
+from pyjpllm.evaluation.charts import Line, _marks
 from pyjpllm.evaluation.metrics import read_run
 from pyjpllm.evaluation.page import json_in_script
 from pyjpllm.evaluation.summary import duration, size, summary_dict, summary_lines
@@ -251,3 +253,18 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     outcome = dict(json.loads(title[1].replace("&quot;", '"').replace("&amp;", "&")))
     assert len(outcome) == 10
     assert all(outcome.values()), outcome
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([math.nan, math.nan, 1.0, 2.0], 0),  # a column that begins later than the run
+        ([1.0, 2.0, math.nan, math.nan], 2),  # a run that diverges
+        ([math.nan, 1.0, math.nan, math.inf, 2.0], 2),
+        ([math.nan, math.inf], 2),  # nothing else was ever seen
+        ([1.0, 2.0], 0),
+    ],
+)
+def test_values_that_are_missing_are_marked(values: list[float], marks: int) -> None:
+    line = Line("loss", np.arange(len(values)), np.array(values), 0)
+    assert _marks(line, lambda step: 10 * step).count("M") == marks

@@ -123,6 +123,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
         ("quickstart.sh", ["--work", "--venv"], "--work needs a value (see --help)"),
         ("test.sh", ["tests/data"], "tests/data is no option of this script; arguments for pytest go behind --"),
         ("test.sh", ["--require", "a64fx,brwoser"], "--require brwoser: allowed are a64fx, scheduler, browser"),
+        ("test.sh", ["--only", "lint types"], "--only 'lint types': names stand apart by commas"),
         ("test.sh", ["--only", "style"], "--only style: allowed are lint, types, format, tests"),
         ("test.sh", ["--venv"], "--venv needs a value (see --help)"),
     ],

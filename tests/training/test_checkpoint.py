@@ -47,6 +47,12 @@ def go_on(run: Path) -> None:
     train(small_config(data_folder(), "train.steps=4"), run)
 
 
+def test_others_may_read_what_new_files_let_them(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    files = [path for path in (run / "checkpoints").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "file").stat().st_mode}
+
+
 def test_a_flipped_byte_is_refused_by_the_files_name(run: Path) -> None:
     path = one_file(run)
     content = bytearray(path.read_bytes())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pyjpllm.errors import UserError, nearest
-from pyjpllm.files import atomic_write
+from pyjpllm.files import atomic_write, usual_mode
 
 VERSION = 1
 _KEY = "pyjpllm"
@@ -33,6 +33,7 @@ def write_model(path: str | os.PathLike[str], kind: str, header: Mapping[str, An
     values["sha256"] = _checksum(values, arrays)
     with atomic_write(path) as temporary:
         save_file(dict(arrays), temporary, metadata={_KEY: _written(values)})
+        usual_mode(temporary)
 
 
 def read_model(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

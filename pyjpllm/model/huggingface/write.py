@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from pyjpllm.config.schema import ModelConfig
 from pyjpllm.errors import UserError
-from pyjpllm.files import atomic_write
+from pyjpllm.files import atomic_write, usual_mode
 from pyjpllm.model.huggingface.config import architecture, config_json
 from pyjpllm.model.huggingface.names import hf_names
 from pyjpllm.model.huggingface.read import INDEX, SINGLE
@@ -93,7 +92,7 @@ def export(
                 theirs = hf_names(name, shapes[name], kind)
                 tensors |= zip(theirs, map(torch.clone, whole), strict=True) if whole.ndim == 3 else {theirs[0]: whole}
             save_file(tensors, path, metadata={"format": "pt"})
-            path.chmod(_usual_mode())  # as the other files' is: save_file lets nobody else read
+            usual_mode(path)
         if len(files) > 1:
             total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
             weight_map = {
@@ -119,12 +118,6 @@ def is_part(path: Path) -> bool:
     name = path.name
     ours = (SINGLE, INDEX, "config.json", "generation_config.json", *_TOKENIZER_FILES)
     return name in ours or fnmatch(name, "model-*-of-*.safetensors") or fnmatch(name, ".*.tmp")
-
-
-def _usual_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _index(total: int, weight_map: dict[str, str]) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def test_a_file_gives_the_same_scores(tmp_path: Path, graded: Classifier) -> Non
     assert again.scores(texts(1, 9)) == graded.scores(texts(1, 9))
     assert again.report == json.loads(json.dumps(graded.report))
     assert (again.labels, again.good) == (graded.labels, graded.good)
+    (tmp_path / "file").touch()
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "file").stat().st_mode  # others may read it
 
 
 def test_a_number_is_one_label_however_it_is_written() -> None:
